@@ -1,0 +1,10 @@
+"""mmlora: low-rank adaptation of vision foundation models for OpenMMLab."""
+
+from . import _compat
+
+_compat.apply()
+
+from . import datasets, engine, evaluation, models  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']
