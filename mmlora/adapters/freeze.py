@@ -1,0 +1,48 @@
+"""Freezing by exact sets of names."""
+
+from collections.abc import Iterable
+
+import torch.nn as nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from .injector import adapted_layers
+
+
+def adapter_parameter_names(model: nn.Module) -> set[str]:
+    """Return the names of all parameters that adapters have added to a model."""
+    return {
+        f'{name}.{own}' if name else own
+        for name, layer in adapted_layers(model).items()
+        for own in layer.adapter_parameters()
+    }
+
+
+def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
+    """Let the named parameters learn, and no others.
+
+    Normalisation layers with running statistics and no learning parameter are kept in evaluation mode, since their
+    statistics belong to the frozen function.
+
+    Args:
+        model: Changed in place.
+        trainable: Exact names of the parameters that learn.
+
+    Raises:
+        ValueError: A name is no parameter of the model.
+    """
+    trainable = set(trainable)
+    parameters = dict(model.named_parameters())
+    unknown = sorted(trainable - set(parameters))
+    if unknown:
+        raise ValueError(f'{len(unknown)} names are no parameters of the model, the first: {unknown[:5]}')
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in trainable)
+    for module in model.modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:
+            if not any(p.requires_grad for p in module.parameters()) and not hasattr(module, '_stays_frozen'):
+                module._stays_frozen = True
+                module.register_forward_pre_hook(_stay_in_evaluation)
+
+
+def _stay_in_evaluation(module: nn.Module, args: tuple) -> None:
+    module.training = False

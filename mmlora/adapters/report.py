@@ -1,0 +1,61 @@
+"""How many parameters learn, and where."""
+
+from dataclasses import dataclass
+
+import torch.nn as nn
+
+from .injector import adapted_layers
+
+
+@dataclass(frozen=True)
+class ModuleRow:
+    """One adapted layer: its name, class, rank of each slice ('' for the whole weight) and learned parameters."""
+
+    module: str
+    kind: str
+    ranks: dict[str, int]
+    trainable: int
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """Parameter counts of a model.
+
+    Attributes:
+        trainable: Number of parameters that learn.
+        total: Number of all parameters, learned ones included.
+        rows: The adapted layers, in the order of the model.
+        others: Learned parameters outside the adapted layers by name, such as those of the head.
+    """
+
+    trainable: int
+    total: int
+    rows: list[ModuleRow]
+    others: dict[str, int]
+
+    def __str__(self) -> str:
+        share = 100 * self.trainable / self.total if self.total else 0.0
+        lines = [f'{self.trainable:,} of {self.total:,} parameters learn ({share:.2f} %)']
+        for row in self.rows:
+            ranks = ' '.join(f'{name}={r}' if name else str(r) for name, r in row.ranks.items())
+            lines.append(f'  {row.module:<40} {row.kind:<18} rank {ranks:<12} {row.trainable:>10,}')
+        lines += [f'  {name:<40} {"":<18} {"":<17} {count:>10,}' for name, count in self.others.items()]
+        return '\n'.join(lines)
+
+
+def parameter_report(model: nn.Module) -> ParameterReport:
+    """Count the parameters of a model, shared ones once."""
+    parameters = dict(model.named_parameters())
+    rows, seen = [], set()
+    for name, layer in adapted_layers(model).items():
+        own = layer.adapter_parameters()
+        rows.append(
+            ModuleRow(name, type(layer).__name__, layer.ranks, sum(p.numel() for p in own.values() if p.requires_grad))
+        )
+        seen.update(id(p) for p in own.values())
+    return ParameterReport(
+        trainable=sum(p.numel() for p in parameters.values() if p.requires_grad),
+        total=sum(p.numel() for p in parameters.values()),
+        rows=rows,
+        others={n: p.numel() for n, p in parameters.items() if p.requires_grad and id(p) not in seen},
+    )

@@ -1,0 +1,148 @@
+"""LoRA of a fused projection: q, k and v lie as row blocks in one weight, and any of them is adapted by itself.
+
+Each adapted slice has factors of its own, with a rank of its own. loralib's ``MergedLinear`` is the special case of
+equal ranks, in which its ``lora_A`` stacks the A of the slices by rows, and so does its ``lora_B``::
+
+              in                              in
+        +-----------+                   +-----------+
+      q |    W_q    |                 q | s B_q A_q |
+        +-----------+                   +-----------+
+      k |    W_k    |        +        k |     0     |
+        +-----------+                   +-----------+
+      v |    W_v    |                 v | s B_v A_v |
+        +-----------+                   +-----------+
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .lora import LoRALinear, check_rank, lora_delta, make_dropout
+from .low_rank import Factors, LowRankLinear
+from .scaling import resolve_scaling
+
+
+def sliced_change(
+    x: Tensor, factors: Mapping[str, tuple[Tensor, Tensor]], scalings: Mapping[str, float], layout: Sequence[str]
+) -> Tensor:
+    """Return the change of the output of a fused projection, with zeros where a slice has no factors.
+
+    Args:
+        x: Input, ``(..., in)``.
+        factors: For each adapted slice A ``(r_s, in)`` and B ``(rows, r_s)``; the ranks may differ.
+        scalings: Factor of each adapted slice.
+        layout: Names of all slices in the order of their rows, each of the same number of rows.
+
+    Returns:
+        A tensor of ``(..., len(layout) * rows)``.
+    """
+    names = [name for name in layout if name in factors]
+    ranks = [factors[name][0].shape[0] for name in names]
+    low = F.linear(x, torch.cat([factors[name][0] for name in names]))  # (..., sum of r_s): x is read once
+    parts = {
+        name: F.linear(h * scalings[name], factors[name][1])  # (..., r_s) -> (..., rows)
+        for name, h in zip(names, low.split(ranks, dim=-1), strict=True)
+    }
+    zero = None
+    if len(parts) < len(layout):
+        zero = torch.zeros_like(parts[names[0]])
+    return torch.cat([parts.get(name, zero) for name in layout], dim=-1)
+
+
+class SlicedLoRALinear(LowRankLinear):
+    """A frozen fused projection with ``lora_A_<slice>`` ``(r, in)`` and ``lora_B_<slice>`` ``(rows, r)`` each.
+
+    Args:
+        in_features: Size of each input.
+        out_features: Size of each output, a multiple of the number of slices.
+        rank: One rank for every adapted slice, or ``{slice: rank}``; a slice of rank 0 is left alone.
+        slices: The slices to adapt, such as ``'qv'`` or ``['q', 'v']``. Ignored for the ranks given by name.
+        layout: Names of all slices in the order of their rows.
+        alpha: Numerator of the scaling of each slice.
+        scaling: As in :class:`LoRALinear`, from the rank of each slice.
+        dropout: Probability of dropping an input in training; the slices share the mask, as they share the input.
+        **kwargs: ``bias``, ``device``, ``dtype`` and ``lora_dtype`` of :class:`LowRankLinear`.
+
+    Raises:
+        ValueError: The output does not divide into the slices, a slice is unknown, none is adapted, or a rank,
+            scaling or dropout is out of range.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int | Mapping[str, int],
+        slices: Sequence[str] = 'qv',
+        layout: Sequence[str] = 'qkv',
+        alpha: float = 1.0,
+        scaling: str | float = 'alpha/r',
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, **kwargs)
+        self.layout = tuple(layout)
+        self.alpha = float(alpha)
+        if out_features % len(self.layout):
+            raise ValueError(f'{out_features} outputs do not divide into the {len(self.layout)} slices {self.layout}')
+        rows = out_features // len(self.layout)
+        wanted = dict(rank) if isinstance(rank, Mapping) else dict.fromkeys(slices, rank)
+        unknown = sorted(set(wanted) - set(self.layout))
+        if unknown:
+            raise ValueError(f'unknown slices {unknown}: this projection holds {self.layout}')
+        self._ranks = {
+            name: check_rank(wanted[name], in_features, rows, f' of slice {name!r}')
+            for name in self.layout
+            if wanted.get(name, 0) != 0
+        }
+        if not self._ranks:
+            raise ValueError(f'no slice is adapted: slices={slices!r}, rank={rank!r}')
+        self.scalings = {name: resolve_scaling(scaling, alpha, r) for name, r in self._ranks.items()}
+        self.lora_dropout = make_dropout(dropout)
+        like = dict(device=self.weight.device, dtype=self.lora_dtype)
+        for name, r in self._ranks.items():
+            setattr(self, f'lora_A_{name}', nn.Parameter(torch.empty(r, in_features, **like)))
+            setattr(self, f'lora_B_{name}', nn.Parameter(torch.empty(rows, r, **like)))
+        self.reset_adapter()
+
+    def reset_adapter(self) -> None:
+        """Draw each A from Kaiming's uniform distribution with a = sqrt(5) and set each B to zero."""
+        self._refuse_if_merged('reset_adapter')
+        for a, b in self.factors().values():
+            nn.init.kaiming_uniform_(a, a=5**0.5)
+            nn.init.zeros_(b)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of each adapted slice, in the order of the layout."""
+        return dict(self._ranks)
+
+    def factors(self) -> Factors:
+        """Return ``{slice: (A, B)}`` in the order of the layout."""
+        return {name: (getattr(self, f'lora_A_{name}'), getattr(self, f'lora_B_{name}')) for name in self._ranks}
+
+    def delta(self) -> Tensor:
+        """Return the dense change, ``(out_features, in_features)``, with zero rows for the slices left alone."""
+        factors = self.factors()
+        rows = self.out_features // len(self.layout)
+        zero = self.weight.new_zeros(rows, self.in_features, dtype=self.lora_dtype)
+        return torch.cat(
+            [lora_delta(*factors[name], self.scalings[name]) if name in factors else zero for name in self.layout]
+        )
+
+    def change(self, x: Tensor) -> Tensor:
+        """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
+        factors = self.factors()
+        x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
+        return sliced_change(x, factors, self.scalings, self.layout)
+
+    def extra_repr(self) -> str:
+        """Return the arguments that a reader of ``print(model)`` looks for."""
+        return f'{super().extra_repr()}, ranks={self._ranks}'
+
+
+LoRALinear.fused = SlicedLoRALinear
