@@ -1,0 +1,34 @@
+# Needs python3, pip and make. Another interpreter: make quickstart PYTHON=python3.12
+# One test folder: make test TESTS=tests/test_ranks      Leave out the slow ones: make test PYTEST_ARGS='-m "not slow"'
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint clean
+
+BOOT := $(or $(PYTHON),python3)
+READY := $(BOOT) requirements/environment.py $(if $(PYTHON),--exact)
+VENV_PYTHON := .venv/bin/python
+TESTS ?= tests
+PYTEST_ARGS ?=
+WORKERS ?= 2
+
+help:
+	@echo 'make quickstart   install into .venv, then adapt a small pre-trained ViT to real handwritten digits'
+	@echo 'make test         install into .venv, then run the test suite'
+	@echo 'make lint         check the style of the tree'
+	@echo 'make clean        remove the environments and build folders (work_dirs stays)'
+
+quickstart:
+	@$(READY) lite,quickstart
+	@HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(VENV_PYTHON) tools/quickstart.py
+
+# One thread a process: the suite runs in several processes, and small models gain nothing from more.
+test:
+	@$(READY) tests
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg \
+	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
+
+lint:
+	@$(READY) lint --venv .venv-lint
+	@.venv-lint/bin/python -m ruff check .
+
+clean:
+	rm -rf .venv .venv-lint build dist mmlora.egg-info mmlora/.mim
