@@ -6,7 +6,7 @@ seed. Images are light ink on a dark ground.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -58,7 +58,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(font_path(name)), _FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=None)
+@cache
 def glyph_bitmap(code: int, font: str) -> np.ndarray:
     """Draw a letter, cut out its ink, scale its longest side to :data:`INK_SIZE` and centre it.
 

@@ -5,9 +5,9 @@ Rules, applied in this order:
 1. A class is a plain letter (:func:`~mmlora.datasets.glyph_fonts.is_plain_letter`) that a text font of matplotlib has.
 2. A font counts for a letter only if it draws ink, and not the same ink as for U+FFFF (the box of a missing glyph).
 3. Look-alikes are dropped. Letters are visited split by split (train, val, test), script by script, by code point; a
-   letter is dropped if its size-normalised bitmap, in any font that both have, correlates by :data:`LOOK_ALIKE` or more with
-   a letter that was kept before, of whatever split. So no two classes of a split look the same (Latin O and o,
-   Latin A, Greek Alpha and Cyrillic A), and no letter of the val and test scripts looks like a training letter.
+   letter is dropped if its size-normalised bitmap, in any font that both have, correlates by :data:`LOOK_ALIKE` or
+   more with a letter that was kept before, of whatever split. So no two classes of a split look the same (Latin O and
+   o, Latin A, Greek Alpha and Cyrillic A), and no letter of the val and test scripts looks like a training letter.
 4. A script with fewer than :data:`MIN_LETTERS` letters left is dropped.
 """
 

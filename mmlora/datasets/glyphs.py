@@ -16,9 +16,7 @@ from .split_files import load_split
 SPLITS = ('train', 'val', 'test')
 
 
-def draw_glyph(
-    code: int, fonts: Sequence[str], distortion: Distortion, seed: int, epoch: int, draw: int
-) -> np.ndarray:
+def draw_glyph(code: int, fonts: Sequence[str], distortion: Distortion, seed: int, epoch: int, draw: int) -> np.ndarray:
     """Draw one image of a letter, a pure function of its arguments.
 
     Args:
@@ -109,7 +107,9 @@ class Glyphs(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """List every image as label and draw number; letters alternate."""
         return [
-            dict(gt_label=label, draw=draw) for draw in range(self.samples_per_class) for label in range(len(self.letters))
+            dict(gt_label=label, draw=draw)
+            for draw in range(self.samples_per_class)
+            for label in range(len(self.letters))
         ]
 
     def prepare_data(self, idx: int) -> Any:
