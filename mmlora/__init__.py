@@ -4,6 +4,10 @@ from . import _compat
 
 _compat.apply()
 
+from .io.checkpoint import register_loaders  # noqa: E402
+
+register_loaders()
+
 from . import datasets, engine, evaluation, models  # noqa: E402
 from .version import __version__  # noqa: E402
 
