@@ -107,6 +107,11 @@ class LoRALinear(LowRankLinear):
         """``{'': rank}``."""
         return {'': self.rank}
 
+    @property
+    def scalings(self) -> dict[str, float]:
+        """``{'': scaling}``."""
+        return {'': self.scaling}
+
     def factors(self) -> Factors:
         """Return ``{'': (A, B)}``."""
         return {'': (self.lora_A, self.lora_B)}

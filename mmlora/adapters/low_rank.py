@@ -109,6 +109,11 @@ class LowRankLinear(nn.Linear):
         """Rank of each factor pair; the key is the name of the slice, or '' where there is one for the whole weight."""
         raise NotImplementedError
 
+    @property
+    def scalings(self) -> dict[str, float]:
+        """Scaling of each factor pair, by the keys of :attr:`ranks`."""
+        raise NotImplementedError
+
     def factors(self) -> Factors:
         """Return ``{slice: (A, B)}``, A ``(r, in)`` and B ``(rows of the slice, r)``. Plain exchangeable tensors."""
         raise NotImplementedError
@@ -134,6 +139,11 @@ class LowRankLinear(nn.Linear):
     def merged(self) -> bool:
         """Whether ``weight`` holds ``W + delta`` at present."""
         return self._pristine is not None
+
+    @property
+    def frozen_weight(self) -> Tensor:
+        """W, merged or not."""
+        return self.weight if self._pristine is None else self._pristine
 
     @torch.no_grad()
     def merge(self) -> 'LowRankLinear':

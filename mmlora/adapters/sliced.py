@@ -101,7 +101,7 @@ class SlicedLoRALinear(LowRankLinear):
         }
         if not self._ranks:
             raise ValueError(f'no slice is adapted: slices={slices!r}, rank={rank!r}')
-        self.scalings = {name: resolve_scaling(scaling, alpha, r) for name, r in self._ranks.items()}
+        self._scalings = {name: resolve_scaling(scaling, alpha, r) for name, r in self._ranks.items()}
         self.lora_dropout = make_dropout(dropout)
         like = dict(device=self.weight.device, dtype=self.lora_dtype)
         for name, r in self._ranks.items():
@@ -121,6 +121,11 @@ class SlicedLoRALinear(LowRankLinear):
         """Rank of each adapted slice, in the order of the layout."""
         return dict(self._ranks)
 
+    @property
+    def scalings(self) -> dict[str, float]:
+        """Scaling of each adapted slice."""
+        return dict(self._scalings)
+
     def factors(self) -> Factors:
         """Return ``{slice: (A, B)}`` in the order of the layout."""
         return {name: (getattr(self, f'lora_A_{name}'), getattr(self, f'lora_B_{name}')) for name in self._ranks}
@@ -131,14 +136,14 @@ class SlicedLoRALinear(LowRankLinear):
         rows = self.out_features // len(self.layout)
         zero = self.weight.new_zeros(rows, self.in_features, dtype=self.lora_dtype)
         return torch.cat(
-            [lora_delta(*factors[name], self.scalings[name]) if name in factors else zero for name in self.layout]
+            [lora_delta(*factors[name], self._scalings[name]) if name in factors else zero for name in self.layout]
         )
 
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         factors = self.factors()
         x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
-        return sliced_change(x, factors, self.scalings, self.layout)
+        return sliced_change(x, factors, self._scalings, self.layout)
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

@@ -1,1 +1,5 @@
-"""."""
+"""Models: adapted backbones."""
+
+from .backbones import AdaptedBackbone, SwinSR_LoRA, VitSR_LoRA
+
+__all__ = ['AdaptedBackbone', 'SwinSR_LoRA', 'VitSR_LoRA']

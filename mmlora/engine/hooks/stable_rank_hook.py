@@ -1,0 +1,179 @@
+"""Report, check, export and track the ranks of an adapted model."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from ...adapters import LowRankLinear, adapted_layers
+from ...io.atomic import write_text
+from ...io.rank_files import write_exports
+from ...ranks import CRITERIA, RankTable, Spectrum, product_spectrum, spectrum, stable_rank
+from ...registry import HOOKS, register
+
+TRACK_FILE = 'stable_ranks.csv'
+
+
+@register(HOOKS, 'vit_srloraHook', 'swin_srloraHook')
+class StableRankHook(Hook):
+    """Hook of SR-LoRA (arXiv 2507.00327).
+
+    Listing it in ``custom_hooks`` is enough to ask for ranks from the stable ranks of the frozen weights:
+    :func:`mmlora.apis.settle_ranks` reads ``criterion`` and ``budget`` before the model is built. The hook then reports
+    the table, checks that it fits the loaded weights, writes ``ranks.json``, ``ranks.csv``, ``ranks.png`` and
+    ``ranks_config.py`` to the work directory, puts the table into the meta of each checkpoint, and tracks the stable
+    rank of W and of the change in ``stable_ranks.csv``.
+
+    Args:
+        criterion: A name in :data:`mmlora.ranks.CRITERIA`.
+        budget: As in :func:`mmlora.ranks.allocate`.
+        interval: Epochs between two entries of the track; 0 tracks nothing.
+        strict: Whether a table that was computed from other weights than those loaded is an error. False warns.
+        out_dir: Folder of the exports, by default the work directory.
+
+    Raises:
+        ValueError: The criterion is unknown or the interval is negative.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        criterion: str = 'stable_rank',
+        budget: Mapping[str, float] | None = None,
+        interval: int = 1,
+        strict: bool = True,
+        out_dir: str | None = None,
+    ) -> None:
+        if criterion not in CRITERIA:
+            raise ValueError(f'unknown criterion {criterion!r}: choose one of {sorted(CRITERIA)}')
+        if interval < 0:
+            raise ValueError(f'interval must be at least 0, got {interval}')
+        self.criterion = criterion
+        self.budget = budget
+        self.interval = interval
+        self.strict = strict
+        self.out_dir = out_dir
+        self.table: RankTable | None = None
+        self._track: list[dict] = []
+        self._frozen: dict[str, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the table, check it against the loaded weights, report and export it.
+
+        Raises:
+            ValueError: The model has no adapted layer, or the table does not fit it.
+        """
+        layers = _layers(runner)
+        if not layers:
+            raise ValueError('StableRankHook found no adapted layer: use VitSR_LoRA, SwinSR_LoRA or AdaptedBackbone')
+        self.table = _table(runner)
+        self._check(runner, layers)
+        runner.logger.info(f'Ranks:\n{self.table}')
+        if is_main_process():
+            files = write_exports(self.table, self.out_dir or runner.work_dir)
+            runner.logger.info(f'Ranks written to {", ".join(str(f) for f in files.values())}')
+            self._track = _read_track(self._track_file(runner), runner.epoch)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the table into the meta of the checkpoint."""
+        if self.table is not None:
+            checkpoint.setdefault('meta', {}).setdefault('mmlora', {})['rank_table'] = self.table.to_dict()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Write the stable ranks of this epoch."""
+        if not self.interval or not is_main_process() or not self.every_n_epochs(runner, self.interval):
+            return
+        rows = [self._measure(runner.epoch + 1, name, layer) for name, layer in _layers(runner).items()]
+        self._track += rows
+        out = io.StringIO()
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(self._track)
+        write_text(self._track_file(runner), out.getvalue())
+        known = [row for row in rows if row['change'] != '']
+        if known:
+            mean = sum(row['change'] for row in known) / len(known)
+            relative = sum(row['relative_norm'] for row in known) / len(known)
+            runner.visualizer.add_scalars(
+                {'stable_rank/change': mean, 'stable_rank/relative_norm': relative}, step=runner.epoch + 1
+            )
+
+    def _check(self, runner: Runner, layers: dict[str, LowRankLinear]) -> None:
+        other = {row.module for row in self.table.rows if row.rank} ^ set(layers)
+        if other:
+            raise ValueError(f'the rank table and the model adapt different modules: {sorted(other)[:5]}')
+        for row in self.table.rows:
+            if row.rank and set(layers[row.module].ranks.values()) != {row.rank}:
+                raise ValueError(f'{row.module} has ranks {layers[row.module].ranks}, the table says {row.rank}')
+        for row in self.table.rows:
+            if not row.rank or row.value is None or row.criterion not in CRITERIA:
+                continue
+            if layers[row.module].weight.requires_grad:
+                continue
+            value = CRITERIA[row.criterion](spectrum(layers[row.module].weight, row.module))
+            if abs(value - row.value) > 1e-3 * row.value:
+                text = (
+                    f'the rank table ({self.table.source}) was computed from other weights than those loaded: '
+                    f'{row.criterion} of {row.module} is {value:.4f} here, the table says {row.value:.4f}'
+                )
+                if self.strict:
+                    raise ValueError(f'{text}. StableRankHook(strict=False) accepts that')
+                runner.logger.warning(text)
+                return
+
+    def _measure(self, epoch: int, name: str, layer: LowRankLinear) -> dict:
+        weight = layer.frozen_weight
+        if name not in self._frozen or layer.weight.requires_grad:
+            self._frozen[name] = stable_rank(spectrum(weight, name))
+        change = _change_spectrum(layer)
+        norm = float(weight.detach().float().norm())
+        return {
+            'epoch': epoch,
+            'module': name,
+            'weight': self._frozen[name],
+            'change': '' if change is None else stable_rank(change),
+            'relative_norm': 0.0 if change is None else change.fro / norm,
+        }
+
+    def _track_file(self, runner: Runner) -> Path:
+        return Path(self.out_dir or runner.work_dir) / TRACK_FILE
+
+
+def _layers(runner: Runner) -> dict[str, LowRankLinear]:
+    """Return the adapted layers, named as within the backbone."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return {name.removeprefix('backbone.'): layer for name, layer in adapted_layers(model).items()}
+
+
+def _table(runner: Runner) -> RankTable:
+    if runner.cfg.get('rank_table'):
+        return RankTable.from_dict(runner.cfg['rank_table'], 'cfg.rank_table')
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for module in model.modules():
+        if isinstance(getattr(module, 'rank_table', None), RankTable):
+            return module.rank_table
+    raise ValueError('the model has adapted layers but no rank table; build it with an adapted backbone')
+
+
+def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:
+    """Return the spectrum of the scaled change, from the factors alone, or None while it is zero."""
+    factors = layer.factors()
+    scalings = layer.scalings
+    a = torch.cat([pair[0] for pair in factors.values()])
+    b = torch.block_diag(*(pair[1] * scalings[name] for name, pair in factors.items()))
+    return product_spectrum(b, a)
+
+
+def _read_track(path: Path, epoch: int) -> list[dict]:
+    """Return the entries of an earlier run up to the epoch that a resumed run starts from."""
+    if not path.is_file() or not epoch:
+        return []
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8')))
+    return [row for row in rows if row['epoch'].isdigit() and int(row['epoch']) <= epoch]

@@ -1,0 +1,30 @@
+"""The frozen weights of given modules, from a state dict of any known layout."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from .attention import find_linear_weights
+
+
+def select_weights(state_dict: Mapping[str, Tensor], modules: Sequence[str], where: str = 'checkpoint') -> dict:
+    """Return ``{module: (out, in)}`` for modules that are named as in an OpenMMLab backbone.
+
+    The names are looked up as they are, with or without ``backbone.``; where that fails, the layout is recognised from
+    the keys (timm, HF, OpenAI, Google).
+
+    Raises:
+        ValueError: The state dict lacks some of the modules; the first ones are named.
+    """
+    for prefix in ('', 'backbone.'):
+        exact = {module: state_dict.get(f'{prefix}{module}.weight') for module in modules}
+        if all(weight is not None for weight in exact.values()):
+            return exact
+    known, layouts = find_linear_weights(state_dict, ffn=True)
+    missing = [module for module in modules if module not in known]
+    if missing:
+        raise ValueError(
+            f'{where} lacks the weights of {len(missing)} of the {len(modules)} adapted modules, the first: '
+            f'{missing[:3]}. Its layout: {sorted(layouts) or "unknown"}; its keys begin with {list(state_dict)[:3]}'
+        )
+    return {module: known[module] for module in modules}

@@ -1,0 +1,78 @@
+"""Any OpenMMLab backbone with adapters on its linear layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from mmpretrain.registry import MODELS as PRETRAIN_MODELS
+
+from ...adapters.targets import linear_names, select
+from ...registry import MODELS, register
+from .adapt import adapt_backbone, check_slices, count_slices
+from .ranks import pretrained_checkpoint, resolve_ranks
+
+
+@register(MODELS)
+def AdaptedBackbone(
+    backbone: Mapping[str, Any],
+    targets: str | Sequence[str],
+    lora_ranks: Any = 8,
+    rank_budget: Mapping[str, float] | None = None,
+    lora_alpha: float = 1.0,
+    lora_scaling: str | float = 'alpha/r',
+    lora_dropout: float = 0.0,
+    lora_slices: Sequence[str] | None = 'qv',
+    kind: str = 'lora',
+    frozen: bool = True,
+    init_cfg: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a backbone and adapt it. What is returned is the backbone itself: no wrapper and so no key prefix.
+
+    Args:
+        backbone: Config of the backbone, with its ``init_cfg``. A bare ``type`` is looked up in mmpretrain.
+        targets: Which linear layers to adapt: names, suffixes (``'attn.qkv'``) or regular expressions.
+        lora_ranks: One number, a mapping from module to rank, ``'stable_rank'``, a ``ranks.json`` or a checkpoint.
+        rank_budget: As in :func:`mmlora.ranks.allocate`, for ranks from a criterion.
+        lora_alpha: Numerator of the scaling.
+        lora_scaling: ``'alpha/r'``, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
+        lora_dropout: Of the input of A, in [0, 1).
+        lora_slices: Which of q, k and v are adapted in a layer named ``qkv``; None adapts such a layer as one weight.
+        kind: A name in :data:`mmlora.adapters.KINDS`.
+        frozen: False lets the backbone learn beside the adapters.
+        init_cfg: Takes the place of that of the inner backbone.
+
+    Raises:
+        ValueError: A target means no linear layer, or an argument does not fit a layer.
+        TypeError: ``backbone`` is no config.
+    """
+    check_slices(lora_slices)
+    inner = _inner(backbone)
+    if init_cfg is not None:
+        inner['init_cfg'] = init_cfg
+    model = PRETRAIN_MODELS.build(inner)
+    table = resolve_ranks(
+        lora_ranks,
+        select(targets, linear_names(model)),
+        pretrained_checkpoint(inner.get('init_cfg')),
+        rank_budget,
+        count_slices(lora_slices),
+    )
+    adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen)
+    return model
+
+
+def _inner(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(backbone, Mapping) or 'type' not in backbone:
+        raise TypeError(f'backbone must be a config with a type, got {backbone!r}')
+    return dict(backbone)
+
+
+def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
+    """Return the names of the adapted modules; the backbone is built without memory to learn them."""
+    with torch.device('meta'):
+        model = PRETRAIN_MODELS.build({**_inner(cfg['backbone']), 'init_cfg': None})
+    return select(cfg['targets'], linear_names(model))
+
+
+AdaptedBackbone.adapter_sites = _adapter_sites

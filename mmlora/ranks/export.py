@@ -1,0 +1,70 @@
+"""Exports of a rank table: CSV, a snippet for a config, and a bar chart."""
+
+import csv
+import io
+import re
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .table import RankRow, RankTable
+
+_PAIR = re.compile(r'^(?P<block>.*)\.(qkv|proj)$')
+
+
+def table_to_csv(table: RankTable) -> str:
+    """Return the rows of a table as CSV with a header."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(RankRow.__dataclass_fields__), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(vars(row) for row in table.rows)
+    return out.getvalue()
+
+
+def table_to_snippet(table: RankTable) -> str:
+    """Return ``lora_ranks = ...`` in the form that a config takes.
+
+    Alternating qkv and proj give ``[[qkv, proj], ...]``, for Swin one list for each stage; anything else gives a
+    mapping from module to rank, which every adapted backbone takes as well.
+    """
+    nested = _nest_pairs(table)
+    if nested is not None:
+        return f'lora_ranks = {nested}\n'
+    lines = [f'    {row.module!r}: {row.rank},' for row in table.rows]
+    return '\n'.join(['lora_ranks = {', *lines, '}']) + '\n'
+
+
+def _nest_pairs(table: RankTable) -> list | None:
+    names, ranks = [row.module for row in table.rows], [row.rank for row in table.rows]
+    if len(names) % 2:
+        return None
+    pairs: dict[str, list] = {}
+    for i in range(0, len(names), 2):
+        first, second = _PAIR.match(names[i]), _PAIR.match(names[i + 1])
+        if not first or not second or first['block'] != second['block'] or not names[i].endswith('qkv'):
+            return None
+        stage = re.match(r'^stages\.(\d+)\.', names[i])
+        pairs.setdefault(stage[1] if stage else '', []).append([ranks[i], ranks[i + 1]])
+    return pairs[''] if set(pairs) == {''} else list(pairs.values())
+
+
+def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
+    """Return a horizontal bar chart with a bar for each module, coloured by the last component of its name."""
+    rows = table.rows
+    figure = Figure(figsize=(8, 0.9 + 0.24 * len(rows)), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    groups = list(dict.fromkeys(row.module.rpartition('.')[2] for row in rows))
+    for i, group in enumerate(groups):
+        own = [(y, row.rank) for y, row in enumerate(rows) if row.module.rpartition('.')[2] == group]
+        bars = axes.barh([y for y, _ in own], [r for _, r in own], color=f'C{i}', label=group)
+        axes.bar_label(bars, padding=2, fontsize=7)
+    axes.set_yticks(range(len(rows)), [row.module for row in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    axes.set_xlabel('rank')
+    axes.set_title(title, fontsize=10)
+    if len(groups) > 1:
+        axes.legend(fontsize=8, loc='lower right')
+    axes.spines[['top', 'right']].set_visible(False)
+    return figure

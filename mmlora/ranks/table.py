@@ -1,0 +1,140 @@
+"""The rank table: which module gets which rank, why, and from which weights."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = 'mmlora.ranks/1'
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One module of a rank table.
+
+    Attributes:
+        module: Name without wrapper prefixes and without ``.weight``.
+        rank: Rank of the change; on a fused qkv that of each adapted slice.
+        criterion: Name of the criterion, or ``manual`` where a person chose.
+        value: Value of the criterion before rounding.
+        sigma1: Largest singular value of the weight.
+        fro: Frobenius norm of the weight.
+        params: Learned parameters that the rank costs.
+    """
+
+    module: str
+    rank: int
+    criterion: str = 'manual'
+    value: float | None = None
+    sigma1: float | None = None
+    fro: float | None = None
+    params: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the row.
+
+        Raises:
+            ValueError: The module is no name, or the rank is no whole number of at least 0.
+        """
+        if not isinstance(self.module, str) or not self.module:
+            raise ValueError(f'a rank table needs module names, got {self.module!r}')
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
+            raise ValueError(f'rank of {self.module} must be a whole number of at least 0, got {self.rank!r}')
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """Ranks of a model's modules, in the order of the model.
+
+    Attributes:
+        rows: One row for each module.
+        source: Where the weights came from, as text for people.
+        sha256: Hash of the source weights' bytes, or None where there are none.
+        budget: The budget that was asked for, or None.
+    """
+
+    rows: tuple[RankRow, ...]
+    source: str = ''
+    sha256: str | None = None
+    budget: dict[str, float] | None = field(default=None)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """``{module: rank}`` in order."""
+        return {row.module: row.rank for row in self.rows}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON and for a checkpoint."""
+        return {
+            'format': FORMAT,
+            'source': self.source,
+            'sha256': self.sha256,
+            'budget': self.budget,
+            'rows': [asdict(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = 'rank table') -> 'RankTable':
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: The data are no rank table; the first fault is named.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get('rows'), (list, tuple)) or not data['rows']:
+            raise ValueError(f'{where} holds no list "rows"; is it a ranks.json?')
+        known = set(RankRow.__dataclass_fields__)
+        rows = []
+        for i, row in enumerate(data['rows']):
+            if not isinstance(row, Mapping) or not {'module', 'rank'} <= set(row):
+                raise ValueError(f'{where}: row {i} needs "module" and "rank", got {row!r}')
+            try:
+                rows.append(RankRow(**{k: v for k, v in row.items() if k in known}))
+            except ValueError as error:
+                raise ValueError(f'{where}: row {i}: {error}') from error
+        names = [row.module for row in rows]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f'{where} names modules more than once: {double[:5]}')
+        budget = data.get('budget')
+        return cls(tuple(rows), str(data.get('source', '')), data.get('sha256'), dict(budget) if budget else None)
+
+    def dumps(self) -> str:
+        """Return the table as JSON."""
+        return json.dumps(self.to_dict(), indent=1) + '\n'
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'RankTable':
+        """Read a ``ranks.json``.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no rank table.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f'no rank table at {path}')
+        try:
+            data = json.loads(path.read_text(encoding='utf-8'))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is not JSON: {error}') from error
+        return cls.from_dict(data, str(path))
+
+    def __str__(self) -> str:
+        def number(x: float | None) -> str:
+            return '-' if x is None or math.isnan(x) else f'{x:.3f}'
+
+        width = max([len('module'), *(len(row.module) for row in self.rows)])
+        lines = [f'{"module":<{width}}  rank  {"value":>9}  {"sigma1":>9}  {"fro":>9}  {"params":>10}']
+        for row in self.rows:
+            params = '-' if row.params is None else f'{row.params:,}'
+            lines.append(
+                f'{row.module:<{width}}  {row.rank:>4}  {number(row.value):>9}  {number(row.sigma1):>9}  '
+                f'{number(row.fro):>9}  {params:>10}'
+            )
+        total = sum(row.params or 0 for row in self.rows)
+        criteria = ', '.join(sorted({row.criterion for row in self.rows}))
+        mean = sum(row.rank for row in self.rows) / len(self.rows)
+        lines.append(f'{len(self.rows)} modules, criterion {criteria}, mean rank {mean:.2f}, {total:,} parameters')
+        return '\n'.join(lines)
