@@ -1,6 +1,10 @@
 """mmlora: low-rank adaptation of vision foundation models for OpenMMLab."""
 
-from . import _compat
+from . import _requirements
+
+_requirements.check()
+
+from . import _compat  # noqa: E402
 
 _compat.apply()
 

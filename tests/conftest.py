@@ -1,0 +1,69 @@
+"""What every test shares: one thread, no network, and the folders that tests read and write."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+class NetworkUseError(RuntimeError):
+    """A test reached for the network. Not an OSError, which libraries catch to fall back in silence."""
+
+
+def _check_local(family: int, address: object) -> None:
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = address[0]
+    try:
+        local = host == 'localhost' or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise NetworkUseError(f'tests run offline, and something connects to {address!r}')
+
+
+def _guard(connect: Callable) -> Callable:
+    def guarded(self, address):
+        _check_local(self.family, address)
+        return connect(self, address)
+
+    return guarded
+
+
+@pytest.fixture(scope='session', autouse=True)
+def offline():
+    """Let no Python socket connect to anything but this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('connect', 'connect_ex'):
+            patch.setattr(socket.socket, name, _guard(getattr(socket.socket, name)))
+        yield
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The top of the repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def golden() -> Path:
+    """The folder of golden numbers."""
+    return Path(__file__).resolve().parent / 'data' / 'golden'
+
+
+@pytest.fixture
+def work_dir(tmp_path) -> Path:
+    """An empty folder for a run's outputs, of this test alone."""
+    path = tmp_path / 'work_dir'
+    path.mkdir()
+    return path
