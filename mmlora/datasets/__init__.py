@@ -2,5 +2,15 @@
 
 from .digits import Digits
 from .glyphs import Glyphs
+from .samplers import ResumableInfiniteSampler, ResumableRepeatAugSampler, ResumableSampler
+from .seeded import SampleIndex, SeededDataset
 
-__all__ = ['Digits', 'Glyphs']
+__all__ = [
+    'Digits',
+    'Glyphs',
+    'ResumableInfiniteSampler',
+    'ResumableRepeatAugSampler',
+    'ResumableSampler',
+    'SampleIndex',
+    'SeededDataset',
+]
