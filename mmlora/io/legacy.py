@@ -95,6 +95,10 @@ def _config_dict(items: Any = ()) -> dict:
     return dict(items)
 
 
+def _empty_bytes() -> bytes:
+    return b''  # The one value of its type that is pickled as a call.
+
+
 def _statistic(owner: Any, name: Any) -> str:
     """Stand in for ``getattr``: name a statistic of a history buffer, and nothing else."""
     if owner is not _History or name not in _STATISTICS:
@@ -104,6 +108,7 @@ def _statistic(owner: Any, name: Any) -> str:
 
 CLOSED_LIST: Mapping[str, Any] = {
     'argparse.Namespace': _Namespace,
+    'builtins.bytes': _empty_bytes,
     'builtins.getattr': _statistic,
     'mmengine.config.config.ConfigDict': _config_dict,
     'mmengine.logging.history_buffer.HistoryBuffer': _History,

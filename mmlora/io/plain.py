@@ -37,6 +37,8 @@ def to_plain(value: Any, where: str = 'value') -> Any:
     Raises:
         TypeError: Something inside has no plain form; the message names where it is and its class.
     """
+    if type(value) is bytes and not value:
+        return bytearray()  # Pickled as a call of `bytes`, which weights_only refuses.
     if type(value) in _PLAIN_LEAVES or type(value) in _PLAIN_TENSORS:
         return value
     if isinstance(value, np.generic | np.ndarray):

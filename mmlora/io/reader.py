@@ -122,7 +122,7 @@ def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
     return any(name.endswith('.npy') for name in names) and not any(name.endswith('data.pkl') for name in names)
 
@@ -219,4 +219,4 @@ def _open_pickle(path: Path) -> IO[bytes]:
     if not zipfile.is_zipfile(path):
         return open(path, 'rb')
     with zipfile.ZipFile(path) as archive:
-        return io.BytesIO(archive.read(next(name for name in archive.namelist() if name.endswith('data.pkl'))))
+        return io.BytesIO(archive.read([name for name in archive.namelist() if name.endswith('data.pkl')][0]))

@@ -92,6 +92,8 @@ CASES = {
     'numpy key': ({np.int64(2): 'a'}, {2: 'a'}),
     'path': (Path('a') / 'b', str(Path('a') / 'b')),
     'tuple': ((1, (np.int64(2), None)), (1, (2, None))),
+    'bytes': (b'ab', b'ab'),
+    'no bytes': (b'', bytearray()),
     'set': ({1, 2}, {1, 2}),
     'large integer': (2**70, 2**70),
     'shape': (torch.Size([2, 3]), torch.Size([2, 3])),
