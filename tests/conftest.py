@@ -13,6 +13,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 import pytest
 import torch
 
+import mmlora  # noqa: F401  (before any test imports mmpretrain, whose imports it cures)
+
 torch.set_num_threads(1)
 
 
