@@ -31,4 +31,4 @@ lint:
 	@.venv-lint/bin/python -m ruff check .
 
 clean:
-	rm -rf .venv .venv-lint build dist mmlora.egg-info mmlora/.mim
+	rm -rf .venv .venv-lint .venv.lock .venv-lint.lock build dist mmlora.egg-info mmlora/.mim

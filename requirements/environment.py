@@ -8,12 +8,18 @@ library is used, and no recent syntax, so that an old Python gets as far as the 
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
@@ -118,8 +124,21 @@ def install(venv, extras):
     """Let pip install the extras under the pinned versions; torch is pinned in the same command."""
     what = ['ruff'] if extras == ['lint'] else [TORCH, '-e', f'{ROOT}[{",".join(extras)}]']
     say('installing ' + ' '.join(what))
-    pip = [str(venv_python(venv)), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+    pip = [str(venv_python(venv)), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check']
     return subprocess.run([*pip, '-c', str(CONSTRAINTS), *what], cwd=str(ROOT)).returncode
+
+
+@contextlib.contextmanager
+def alone(venv):
+    """Keep a second run waiting until the first is done; it would take the half-made environment for a broken one."""
+    with open(f'{venv}.lock', 'w') as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                say(f'another run is at work on {venv}; waiting for it')
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def ensure(venv, extras, exact=False):
@@ -155,7 +174,9 @@ def main():
     if sys.version_info[:2] < LOWEST:
         raise SystemExit('mmlora: Python {}.{} or later is needed, and {} is {}.{}. Name another interpreter, for '
                          'example PYTHON=python3.12.'.format(*LOWEST, sys.executable, *sys.version_info[:2]))
-    ensure(args.venv.absolute(), sorted(set(args.extras.split(','))), args.exact)
+    venv = args.venv.absolute()
+    with alone(venv):
+        ensure(venv, sorted(set(args.extras.split(','))), args.exact)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -118,3 +120,25 @@ def test_another_python_is_taken_only_when_asked_for(environment, tmp_path, monk
     monkeypatch.setattr(environment.sys, 'version_info', (3, 99, 0))
     assert environment.why_rebuild(venv, exact=False) == ''
     assert '3.99 was asked for' in environment.why_rebuild(venv, exact=True)
+
+
+def test_a_second_run_waits_for_the_first(root, tmp_path):
+    script = f"""
+import importlib.util, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location('environment', {str(root / 'requirements' / 'environment.py')!r})
+environment = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(environment)
+with environment.alone(Path({str(tmp_path / 'venv')!r})):
+    print('in', flush=True)
+    sys.stdin.read()
+    print('out', flush=True)
+"""
+    start = [sys.executable, '-c', script]
+    first = subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == 'in\n'
+    second = subprocess.Popen(start, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert 'another run is at work' in second.stdout.readline()
+    assert second.poll() is None
+    assert first.communicate(timeout=60)[0] == 'out\n'
+    assert second.communicate(timeout=60)[0] == 'in\nout\n'
