@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 VIT, SWIN = 'layers.{}.', 'stages.{}.blocks.{}.'
-SWIN_ATTN = SWIN + 'attn.w_msa.'
 FFN = ('ffn.layers.0.0', 'ffn.layers.1')
 
 # (layout, pattern of the key's end, module, slot of a fused weight). The first that fits wins: timm's Swin looks like
@@ -86,19 +85,20 @@ for _layout, _stem, _module, _form, _attn in (
             'output.dense.weight': FFN[1],
         },
     )
-for _layout, _block, _attention, _out in (
-    ('HF ViT', 'layers.{n}.', 'attention.', 'o_proj'),
-    ('HF CLIP', 'layers.{n}.', 'self_attn.', 'out_proj'),
+for _layout, _block, _module, _attention, _out, _attn in (
+    ('HF Swin', 'encoder.layers.{n}.blocks.{n}.', SWIN, 'attention.', 'o_proj', 'attn.w_msa.'),
+    ('HF ViT', 'layers.{n}.', VIT, 'attention.', 'o_proj', 'attn.'),
+    ('HF CLIP', 'layers.{n}.', VIT, 'self_attn.', 'out_proj', 'attn.'),
 ):
     _rules(
         _layout,
         _block,
-        VIT,
+        _module,
         {
-            _attention + 'q_proj.weight': 'attn.qkv:q',
-            _attention + 'k_proj.weight': 'attn.qkv:k',
-            _attention + 'v_proj.weight': 'attn.qkv:v',
-            _attention + f'{_out}.weight': 'attn.proj',
+            _attention + 'q_proj.weight': _attn + 'qkv:q',
+            _attention + 'k_proj.weight': _attn + 'qkv:k',
+            _attention + 'v_proj.weight': _attn + 'qkv:v',
+            _attention + f'{_out}.weight': _attn + 'proj',
             'mlp.fc1.weight': FFN[0],
             'mlp.fc2.weight': FFN[1],
         },
