@@ -1,5 +1,16 @@
 """Hooks, loops and optimizer wrappers."""
 
-from .hooks import StableRankHook, StepSeedHook
+from .hooks import CheckpointHook, CompileHook, StableRankHook, StepSeedHook, StrictLoadHook
+from .loops import EpochTrainLoop, IterTrainLoop
+from .optim_wrappers import BF16OptimWrapper
 
-__all__ = ['StableRankHook', 'StepSeedHook']
+__all__ = [
+    'BF16OptimWrapper',
+    'CheckpointHook',
+    'CompileHook',
+    'EpochTrainLoop',
+    'IterTrainLoop',
+    'StableRankHook',
+    'StepSeedHook',
+    'StrictLoadHook',
+]

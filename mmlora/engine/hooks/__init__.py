@@ -1,6 +1,9 @@
 """Hooks: each does one job around training."""
 
+from .checkpoint_hook import CheckpointHook
+from .compile_hook import CompileHook
 from .stable_rank_hook import StableRankHook
 from .step_seed_hook import StepSeedHook
+from .strict_load_hook import StrictLoadHook
 
-__all__ = ['StableRankHook', 'StepSeedHook']
+__all__ = ['CheckpointHook', 'CompileHook', 'StableRankHook', 'StepSeedHook', 'StrictLoadHook']
