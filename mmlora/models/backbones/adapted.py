@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn as nn
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
@@ -11,6 +10,7 @@ from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
 from .adapt import adapt_backbone, check_slices, count_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
+from .skeleton import Skeleton
 
 
 @register(MODELS)
@@ -70,7 +70,7 @@ def _inner(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
     """Return the names of the adapted modules; the backbone is built without memory to learn them."""
-    with torch.device('meta'):
+    with Skeleton():
         model = PRETRAIN_MODELS.build({**_inner(cfg['backbone']), 'init_cfg': None})
     return select(cfg['targets'], linear_names(model))
 
