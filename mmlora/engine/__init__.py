@@ -2,6 +2,7 @@
 
 from .hooks import CheckpointHook, CompileHook, StableRankHook, StepSeedHook, StrictLoadHook
 from .loops import EpochTrainLoop, IterTrainLoop
+from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     'CompileHook',
     'EpochTrainLoop',
     'IterTrainLoop',
+    'MuonAdamW',
     'StableRankHook',
     'StepSeedHook',
     'StrictLoadHook',

@@ -1,0 +1,114 @@
+"""Few-shot accuracy of features, as a metric."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from ..episodes import check_episode_size, draw_episode, positions_by_class
+from ..registry import METRICS, register
+from .prototypes import SCORES, mean_and_interval, prototype_accuracy
+
+
+def episode_accuracies(
+    features: np.ndarray,
+    labels: np.ndarray,
+    n_way: int = 5,
+    n_shot: int = 5,
+    n_query: int = 15,
+    n_episodes: int = 600,
+    seed: int = 0,
+    metric: str = 'cosine',
+    classes: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Return the nearest-prototype accuracy of each episode.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)``.
+        n_way: Classes of an episode.
+        n_shot: Support images of a class.
+        n_query: Query images of a class.
+        n_episodes: How many episodes; episode ``i`` is drawn from ``(seed, i)``.
+        seed: Seed of the series.
+        metric: ``'cosine'`` or ``'euclidean'``.
+        classes: Names of the classes, for error messages.
+
+    Returns:
+        ``(n_episodes,)`` in 0..1.
+
+    Raises:
+        ValueError: The labels cannot fill such episodes, or a number is out of range.
+    """
+    if len(features) != len(labels):
+        raise ValueError(f'{len(features)} features do not fit {len(labels)} labels')
+    positions = positions_by_class(labels)
+    check_episode_size(positions, n_way, n_shot, n_query, classes)
+    values = np.empty(n_episodes)
+    for number in range(n_episodes):
+        episode = draw_episode(positions, n_way, n_shot, n_query, seed, number)
+        values[number] = prototype_accuracy(features[episode.support], features[episode.query], metric)
+    return values
+
+
+@register(METRICS)
+class EpisodeAccuracy(BaseMetric):
+    """Nearest-prototype accuracy over episodes drawn from all samples of an evaluation, each embedded once.
+
+    Results, in percent: ``episode/accuracy`` and ``episode/interval``, the half width of the 95 % interval.
+
+    Args:
+        n_way: Classes of an episode.
+        n_shot: Support images of a class.
+        n_query: Query images of a class.
+        n_episodes: How many episodes.
+        seed: Seed of the series of episodes.
+        metric: ``'cosine'`` or ``'euclidean'``.
+        feature_key: Field of a data sample that holds its feature vector.
+        **kwargs: Arguments of mmengine's ``BaseMetric``.
+
+    Raises:
+        ValueError: An unknown ``metric``.
+    """
+
+    default_prefix = 'episode'
+
+    def __init__(
+        self,
+        n_way: int = 5,
+        n_shot: int = 5,
+        n_query: int = 15,
+        n_episodes: int = 600,
+        seed: int = 0,
+        metric: str = 'cosine',
+        feature_key: str = 'feature',
+        **kwargs: Any,
+    ) -> None:
+        if metric not in SCORES:
+            raise ValueError(f'metric={metric!r} is unknown; choose from {", ".join(SCORES)}')
+        super().__init__(**kwargs)
+        self.episodes = dict(n_way=n_way, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes, seed=seed)
+        self.metric = metric
+        self.feature_key = feature_key
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the feature and the label of each sample.
+
+        Raises:
+            ValueError: A sample has no feature.
+        """
+        for sample in data_samples:
+            if self.feature_key not in sample:
+                raise ValueError(f'a data sample has no field {self.feature_key!r}, only {sorted(sample)}')
+            feature = torch.as_tensor(sample[self.feature_key]).detach().float().cpu().flatten().numpy()
+            self.results.append((feature, int(sample['gt_label'])))
+
+    def compute_metrics(self, results: list[tuple[np.ndarray, int]]) -> dict[str, float]:
+        """Draw the episodes and average."""
+        features = np.stack([feature for feature, _ in results])
+        labels = np.array([label for _, label in results])
+        values = 100 * episode_accuracies(features, labels, metric=self.metric, **self.episodes)
+        accuracy, interval = mean_and_interval(values)
+        return dict(accuracy=accuracy, interval=interval)
