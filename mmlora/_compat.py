@@ -17,13 +17,13 @@ row what breaks                                          touches  where it is cu
     and a recent transformers are installed
 5   mmpretrain's CLIP is a placeholder                   no       mmlora has its own and imports nothing multimodal
 6   Adafactor is registered twice                        no       mmengine>=0.10.6 in ``setup.py``
-7   automatic mixed precision is refused on CPU          yes      ``mmlora/engine`` (``BF16OptimWrapper``)
-8   ``cfg.compile`` fails with ``paramwise_cfg``         yes      ``mmlora/apis/train.py``
-9   several processes on CPU (gloo) are refused          yes      ``mmlora/apis/train.py``
+7   automatic mixed precision is refused on CPU          yes      ``mmlora/engine/optim_wrappers.py``
+8   ``cfg.compile`` fails with ``paramwise_cfg``         yes      ``mmlora/engine/hooks/compile_hook.py``
+9   several processes on CPU (gloo) are refused          yes      ``mmlora/apis/distributed.py``
 10  an import in a ``_base_`` config                     no       no text config here holds an import
 11  mmpretrain's wheel lacks its lazy configs            no       configs here are self-contained
 12  a dict over None in a child config                   no       every config here is parsed by a test
-13  ``persistent_workers`` without workers               yes      ``mmlora/apis/train.py``
+13  ``persistent_workers`` without workers               yes      ``prepare_train_cfg`` in ``mmlora.apis``
 14  ``train()`` and ``eval()`` of backbones return None  yes      ``mmlora/models/backbones`` return self
 15  second-order gradients through fused attention       yes      ``mmlora/adapters/attention_math.py``
 16  fused attention is missing in counts of operations   yes      ``mmlora/apis/flops.py``
@@ -163,7 +163,11 @@ def package2module(package: str) -> str:
     """
     if '.' not in package and importlib.util.find_spec(package) is not None:
         return package
-    names = (metadata.distribution(package).read_text('top_level.txt') or '').split()
+    distribution = metadata.distribution(package)
+    names = (distribution.read_text('top_level.txt') or '').split()
+    if not names:  # Today's build programs do not write that file.
+        names = sorted(file.parts[0] for file in distribution.files or ()
+                       if len(file.parts) == 2 and file.name == '__init__.py')
     if not names:
         raise ValueError(f'can not infer the module name of {package}')
     return names[0]
