@@ -2,5 +2,15 @@
 
 from .rank_report import parse_budget, ranks_from_checkpoint
 from .settle import settle_ranks
+from .test import prepare_test_cfg, test
+from .train import prepare_train_cfg, train
 
-__all__ = ['parse_budget', 'ranks_from_checkpoint', 'settle_ranks']
+__all__ = [
+    'parse_budget',
+    'prepare_test_cfg',
+    'prepare_train_cfg',
+    'ranks_from_checkpoint',
+    'settle_ranks',
+    'test',
+    'train',
+]

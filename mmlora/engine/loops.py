@@ -90,9 +90,15 @@ class EpochTrainLoop(_ValidateOnResume, EpochBasedTrainLoop):
 
     def run(self) -> Any:
         """Train, and return the model."""
+        self.runner.call_hook('before_train')
         if self._epoch and self._iter == self._epoch * len(self.dataloader):
             self._validate_if_missed(self._is_due())
-        return super().run()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            if self.runner.val_loop is not None and self._is_due():
+                self.runner.val_loop.run()
+        self.runner.call_hook('after_train')
+        return self.runner.model
 
     def run_epoch(self) -> None:
         """Train one epoch, or what is left of it.

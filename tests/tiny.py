@@ -1,0 +1,87 @@
+"""Runs of seconds for tests of training: generated images, a tiny config and comparison of checkpoints."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / 'tests' / 'data' / 'configs' / 'tiny_vit.py'
+BATCHES = 5  # 36 images in batches of 8
+
+
+def make_images(folder: Path, per_class: int = 12) -> Path:
+    """Write 32 px images of three classes that differ in colour."""
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (folder / f'class{label}').mkdir(parents=True)
+        for number in range(per_class):
+            image = rng.integers(0, 160, (32, 32, 3), dtype=np.uint8)
+            image[..., label] += 90
+            cv2.imwrite(str(folder / f'class{label}' / f'{number}.png'), image)
+    return folder
+
+
+def data_options(images: Path) -> dict[str, str]:
+    """Return the options that point the tiny config to the images."""
+    return {f'{part}_dataloader.dataset.data_root': str(images) for part in ('train', 'val', 'test')}
+
+
+def tiny_config(images: Path, work_dir: Path, **options: Any) -> Config:
+    """Return the tiny config; double underscores in the names of options stand for dots."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(data_options(images))
+    cfg.merge_from_dict({name.replace('__', '.'): value for name, value in options.items()})
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+def run_tool(*args: Any, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+    """Run a script of the repository with this Python, and return what it printed."""
+    words = [str(arg) for arg in args]
+    if words[0].endswith('.py'):
+        words = [sys.executable, *words]
+    done = subprocess.run(words, cwd=ROOT, env=tool_env(**env), capture_output=True, text=True, timeout=240)
+    if check and done.returncode:
+        raise AssertionError(f'{words} failed:\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}')
+    return done
+
+
+def tool_env(**env: str) -> dict[str, str]:
+    """Return the environment of a script run by a test."""
+    return {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **env}
+
+
+def load(path: Path) -> dict:
+    """Read a checkpoint as plain data: it must not need more."""
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def differing(first: Any, second: Any, where: str = '') -> list[str]:
+    """Return the places where two structures of tensors and plain values are not equal bit for bit."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        if set(first) != set(second):
+            return [f'{where}: keys {sorted(map(str, set(first) ^ set(second)))}']
+        return [d for key in first for d in differing(first[key], second[key], f'{where}.{key}')]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            return [f'{where}: {len(first)} and {len(second)} items']
+        return [d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differing(a, b, f'{where}[{i}]')]
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
+    return [] if first == second else [f'{where}: {first!r} and {second!r}']
+
+
+def training_state(path: Path) -> dict:
+    """Return what must be equal after a resumed run: weights, averages, optimizer, schedulers, losses."""
+    checkpoint = load(path)
+    state = {k: v for k, v in checkpoint.items() if k not in ('meta', 'message_hub')}
+    state['loss'] = checkpoint['message_hub']['log_scalars']['train/loss']
+    state['at'] = [checkpoint['meta'][k] for k in ('epoch', 'iter', 'seed')]
+    return state
