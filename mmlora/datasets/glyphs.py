@@ -127,6 +127,7 @@ class Glyphs(BaseDataset):
         fonts = self.font_sets[row['fonts']]
         image = draw_glyph(row['code'], fonts, self.distortion, self.seed, getattr(idx, 'epoch', 0), info['draw'])
         info.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], domain=row['script'])
+        info['sample_idx'] = int(info['sample_idx'])
         return self.pipeline(info)
 
     def extra_repr(self) -> list[str]:

@@ -68,7 +68,7 @@ class SeededDataset:
         if not isinstance(index, SampleIndex):
             return self.dataset[index]
         with seeded(index.derived_seed()):
-            return self.dataset[int(index)]
+            return self.dataset[index]  # With its epoch, for data sets that draw their images themselves.
 
     def __len__(self) -> int:
         """Return the number of samples."""
