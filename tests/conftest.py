@@ -51,6 +51,14 @@ def offline():
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep cached results out of the user's folders; tools that tests start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMLORA_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The top of the repository."""

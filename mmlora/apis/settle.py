@@ -51,7 +51,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         elif is_symbolic(asked):
             asked = asked or (hook or {}).get('criterion', 'stable_rank')
             budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-            source = pretrained_checkpoint(backbone.get('init_cfg')) or cfg.get('load_from') or checkpoint
+            source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
             own = resolve_ranks(asked, sites, source, budget, count_slices(backbone.get('lora_slices', 'qv')))
         else:
             continue
@@ -81,6 +81,12 @@ def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
     elif isinstance(node, (list, tuple)):
         for value in node:
             yield from _adapted_backbones(value)
+
+
+def _own_checkpoint(backbone: Mapping[str, Any]) -> str | None:
+    """Return the pre-trained weights that a backbone names, itself or in the backbone that it adapts."""
+    inner = backbone.get('backbone') or {}
+    return pretrained_checkpoint(backbone.get('init_cfg')) or pretrained_checkpoint(inner.get('init_cfg'))
 
 
 def _is_ours(kind: str) -> bool:
