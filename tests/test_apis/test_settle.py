@@ -110,12 +110,17 @@ class TestSettle:
     def test_a_config_without_adapters(self):
         assert settle_ranks(config(dict(type='VisionTransformer', **VIT))) is None
 
-    @pytest.mark.parametrize('meta', ['rank_table', 'ranks'])
+    @pytest.mark.parametrize('meta', ['rank_table', 'ranks', 'whole_model'])
     @pytest.mark.parametrize('asked', ['stable_rank', [[1, 1], [1, 1]], None])
     def test_a_checkpoint_with_a_table_wins(self, files, tmp_path, meta, asked):
         ranks = {'layers.0.attn.qkv': 5, 'layers.0.attn.proj': 6, 'layers.1.attn.qkv': 7, 'layers.1.attn.proj': 8}
         rows = [dict(module=m, rank=r) for m, r in ranks.items()]
-        own = {'rank_table': dict(rows=rows)} if meta == 'rank_table' else {'ranks': ranks}
+        sliced = {f'backbone.{m}': {'q': r, 'v': r} if m.endswith('qkv') else r for m, r in ranks.items()}
+        own = {
+            'rank_table': {'rank_table': dict(rows=rows), 'ranks': sliced},
+            'ranks': {'ranks': ranks},
+            'whole_model': {'ranks': sliced},
+        }[meta]
         torch.save({'state_dict': {}, 'meta': {'mmlora': own}}, tmp_path / 'c.pth')
         cfg = config(dict(type='VitSR_LoRA', lora_ranks=asked, **VIT))
         assert settle_ranks(cfg, str(tmp_path / 'c.pth')).ranks == ranks
@@ -195,7 +200,7 @@ class TestHook:
             assert float(row['relative_norm']) == pytest.approx(relative, rel=1e-4) and relative > 0
         log = next(work_dir.glob('*/*.log')).read_text()
         assert 'layers.1.attn.proj' in log and 'mean rank' in log
-        scalars = next(work_dir.glob('*/vis_data/*.json')).read_text()
+        scalars = next(work_dir.glob('*/vis_data/scalars.json')).read_text()
         assert 'stable_rank/change' in scalars
 
     def test_a_resumed_run_goes_on_in_the_same_track(self, files, work_dir):

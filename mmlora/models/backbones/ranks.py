@@ -93,9 +93,16 @@ def table_in_checkpoint(checkpoint: Mapping[str, Any], where: str) -> RankTable 
     if own.get('rank_table'):
         return RankTable.from_dict(own['rank_table'], f'the rank table of {where}')
     ranks = own.get('ranks')
-    if not isinstance(ranks, Mapping) or not all(isinstance(rank, int) for rank in ranks.values()):
+    if not isinstance(ranks, Mapping) or not ranks:
         return None
-    return _manual(ranks, str(where)) if ranks else None
+    return _manual({name.removeprefix('backbone.'): _one_rank(rank) for name, rank in ranks.items()}, str(where))
+
+
+def _one_rank(rank: int | Mapping[str, int]) -> Any:
+    """Return the rank that all slices of a fused projection share, or what was given where they differ."""
+    if isinstance(rank, Mapping) and len(set(rank.values())) == 1:
+        return next(iter(rank.values()))
+    return rank
 
 
 def _compute(
