@@ -23,7 +23,7 @@ row what breaks                                          touches  where it is cu
 10  an import in a ``_base_`` config                     no       no text config here holds an import
 11  mmpretrain's wheel lacks its lazy configs            no       configs here are self-contained
 12  a dict over None in a child config                   no       every config here is parsed by a test
-13  ``persistent_workers`` without workers               yes      ``prepare_train_cfg`` in ``mmlora.apis``
+13  ``persistent_workers`` without workers               yes      ``mmlora/apis/prepare.py``
 14  ``train()`` and ``eval()`` of backbones return None  yes      ``mmlora/models/backbones`` return self
 15  second-order gradients through fused attention       yes      ``mmlora/adapters/attention_math.py``
 16  fused attention is missing in counts of operations   yes      ``mmlora/apis/flops.py``

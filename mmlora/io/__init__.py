@@ -1,1 +1,1 @@
-"""."""
+"""Bytes in and out: safe checkpoints, atomic writes, layouts of weights, rank files."""

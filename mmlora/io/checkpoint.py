@@ -7,7 +7,8 @@ the versions. :func:`register_loaders` replaces the loader of each of its scheme
 Two things happen after reading. Plain data of :mod:`mmlora.io.plain` is turned back into history buffers. And Python
 text that mmengine would run (``Runner.resume`` runs ``meta['config']``; ``BaseInferencer`` runs ``meta['cfg']`` and
 ``message_hub['runtime_info']['cfg']`` when it is given no config) is moved to the names ``mmlora_config_text`` and
-``mmlora_cfg_text``, which nothing looks up: only the config file that a user names is a program.
+``mmlora_cfg_text``, which nothing looks up: only the config file that a user names is a program. An inferencer
+therefore needs its config or a model's name beside the checkpoint, else mmengine says that it cannot find the config.
 """
 
 import difflib
@@ -37,7 +38,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
     Args:
         path: A local path, or a name such as ``https://...``, ``s3://...``, ``mmlora://vit-micro``.
         map_location: Where tensors go, as for ``torch.load``.
-        logger: Where mmengine announces the load; None prints.
+        logger: Where mmengine announces the load; None says nothing.
 
     Returns:
         The checkpoint with working history buffers and without Python text under the names that mmengine runs.
@@ -47,7 +48,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
         ValueError: The file is damaged, no checkpoint, or holds more than data; or a name is unknown.
         ConnectionError: A download failed.
     """
-    return CheckpointLoader.load_checkpoint(os.fspath(path), map_location, logger)
+    return CheckpointLoader.load_checkpoint(os.fspath(path), map_location, logger or 'silent')
 
 
 def register_loaders() -> None:

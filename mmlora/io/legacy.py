@@ -155,8 +155,8 @@ def resolve(value: Any) -> Any:
     """
     if isinstance(value, _Array | _History | _Namespace):
         return value.resolve()
-    if isinstance(value, _Dtype) or (isinstance(value, type) and value in CLOSED_LIST.values()):
-        raise RefusedError(f'a type in place of a value: {value}')
+    if isinstance(value, _Dtype) or any(value is stand_in for stand_in in CLOSED_LIST.values()):
+        raise RefusedError('a type or function in place of a value')
     if isinstance(value, OrderedDict):
         result = OrderedDict((key, resolve(item)) for key, item in value.items())
         metadata = value.__dict__.get('_metadata')

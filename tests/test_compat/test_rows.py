@@ -27,6 +27,7 @@ import mmlora
 from mmlora import _compat
 from mmlora.adapters.attention_math import math_attention
 from mmlora.apis.flops import count_flops
+from mmlora.apis.prepare import set_loader_options
 from mmlora.engine.hooks.compile_hook import CompileHook
 from mmlora.engine.optim_wrappers import BF16OptimWrapper
 
@@ -212,6 +213,29 @@ def test_row12_what_it_would_say(tmp_path):
     (tmp_path / 'child.py').write_text("_base_ = ['base.py']\nneck = dict(type='GlobalAveragePooling')\n")
     with pytest.raises(TypeError, match='is a dict in the child config but is of type'):
         Config.fromfile(tmp_path / 'child.py')
+
+
+class TestRow13:
+    """Workers that persist, where there are none."""
+
+    CFG = dict(train_dataloader=dict(num_workers=0, persistent_workers=True, pin_memory=True))
+
+    def test_row13(self):
+        cfg = Config(self.CFG)
+        set_loader_options(cfg)
+        loader = cfg.train_dataloader
+        assert loader.persistent_workers is False and loader.pin_memory is torch.cuda.is_available()
+        options = {key: value for key, value in loader.items() if key != 'collate_fn'}
+        assert len(list(torch.utils.data.DataLoader([1, 2], **options))) == 2
+
+    def test_row13_rests_where_there_are_workers(self):
+        cfg = Config(dict(train_dataloader=dict(num_workers=1)))
+        set_loader_options(cfg)
+        assert cfg.train_dataloader.persistent_workers is True
+
+    def test_row13_without_the_cure(self):
+        with pytest.raises(ValueError, match='persistent_workers option needs num_workers > 0'):
+            torch.utils.data.DataLoader([1, 2], **self.CFG['train_dataloader'])
 
 
 SMALL = {

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import itertools
+import logging
 import os
 import pickle
 import random
@@ -100,6 +101,15 @@ def test_tensors_do_not_change_when_their_file_is_overwritten_in_place(tmp_path,
     with open(tmp_path / name, 'r+b') as file:
         file.write(b'\xff' * (tmp_path / name).stat().st_size)
     _same_weights(found)
+
+
+def test_reading_is_silent_unless_a_logger_is_given(tmp_path, capsys, caplog):
+    torch.save(WEIGHTS, tmp_path / 'a.pth')
+    load_checkpoint(tmp_path / 'a.pth')
+    assert capsys.readouterr().out == ''
+    with caplog.at_level(logging.INFO, logger='mine'):
+        load_checkpoint(tmp_path / 'a.pth', logger=logging.getLogger('mine'))
+    assert 'Loads checkpoint by local backend' in caplog.text
 
 
 @pytest.mark.parametrize('name', ['a.pth', 'a.safetensors', 'a.npz'])
@@ -247,7 +257,9 @@ ATTACKS = {
     'getattr called on': (lambda marker: Attribute(Attribute(_history(), 'mean'), '__globals__'), '__globals__'),
     'array of objects': (lambda marker: np.array([Runs(os.mkdir, marker)], dtype=object), 'mkdir'),
     'array of harmless objects': (lambda marker: np.array([{}], dtype=object), 'numpy value of a type other'),
-    'type of a buffer': (lambda marker: _history(), 'type in place of a value'),
+    'type of a buffer': (lambda marker: _history(), 'a type or function in place of a value'),
+    'getattr itself': (lambda marker: getattr, 'a type or function in place of a value'),
+    'a numpy type': (lambda marker: np.dtype('f8'), 'a type or function in place of a value'),
     'partial': (lambda marker: functools.partial(os.mkdir, marker), 'functools.partial'),
 }
 
