@@ -6,8 +6,8 @@ _base_ = [
 ]
 
 model = dict(head=dict(_delete_=True, type='ArcFaceClsHead', in_channels=96, num_classes=1138, scale=16.0, margins=0.0))
-train_cfg = dict(by_epoch=True, max_epochs=15)
+train_cfg = dict(by_epoch=True, max_epochs=10)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
-    dict(type='CosineAnnealingLR', T_max=14, begin=1, end=15, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=9, begin=1, end=10, convert_to_iter_based=True),
 ]
