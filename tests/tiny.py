@@ -34,10 +34,14 @@ def data_options(images: Path) -> dict[str, str]:
 
 
 def tiny_config(images: Path, work_dir: Path, **options: Any) -> Config:
-    """Return the tiny config; double underscores in the names of options stand for dots."""
+    """Return the tiny config; an option without double underscores replaces a whole entry, they stand for dots."""
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(data_options(images))
-    cfg.merge_from_dict({name.replace('__', '.'): value for name, value in options.items()})
+    for name, value in options.items():
+        if '__' in name:
+            cfg.merge_from_dict({name.replace('__', '.'): value})
+        else:
+            cfg[name] = value
     cfg.work_dir = str(work_dir)
     return cfg
 

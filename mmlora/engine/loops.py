@@ -48,9 +48,15 @@ class EndlessBatches:
     Args:
         dataloader: The loader; one of an endless sampler never ends its first epoch.
         start: The first batch wanted, counted from the beginning of training.
+
+    Raises:
+        ValueError: An epoch has no batch.
     """
 
     def __init__(self, dataloader: DataLoader, start: int = 0) -> None:
+        if not len(dataloader):
+            raise ValueError('the data loader gives no batch: the data set is empty, or drop_last is set and it is '
+                             'smaller than one batch')
         self._dataloader = dataloader
         sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
         endless = not hasattr(sampler, 'epoch')
@@ -61,12 +67,11 @@ class EndlessBatches:
         return self
 
     def __next__(self) -> Any:
-        for _ in range(2):
+        while True:
             for batch in self._iterator:
                 return batch
             self._epoch += 1
             self._iterator = begin_epoch(self._dataloader, self._epoch)
-        raise ValueError('the data loader gives no batch: the data set is smaller than one batch and drop_last is set')
 
 
 class _ValidateOnResume:
