@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from ..io.checkpoint import load_checkpoint
 from ..models.backbones.adapt import count_slices
 from ..models.backbones.ranks import is_symbolic, pretrained_checkpoint, resolve_ranks, table_in_checkpoint
-from ..ranks import RankTable, nest_ranks
+from ..ranks import RankTable, nest_ranks, ranks_by_module
 from ..registry import MODELS
 
 HOOKS = ('StableRankHook', 'vit_srloraHook', 'swin_srloraHook')
@@ -54,6 +54,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
             source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
             own = resolve_ranks(asked, sites, source, budget, count_slices(backbone.get('lora_slices', 'qv')))
         else:
+            _drop_stale_table(cfg, ranks_by_module(asked, sites))
             continue
         numbers = nest_ranks(own.ranks, sites)
         flat = all(isinstance(number, int) for number in numbers)
@@ -65,6 +66,13 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     if table is not None:
         cfg['rank_table'] = table.to_dict()
     return table
+
+
+def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
+    """Forget a table that a dumped config carries where its ranks have been changed by hand since."""
+    if cfg.get('rank_table') and RankTable.from_dict(cfg['rank_table'], 'cfg.rank_table').ranks != ranks:
+        print_log('cfg.rank_table is dropped: lora_ranks of the config say something else', logger='current')
+        cfg.pop('rank_table')
 
 
 def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:

@@ -107,6 +107,15 @@ class TestSettle:
         before = copy.deepcopy(cfg.to_dict())
         assert settle_ranks(cfg) is None and cfg.to_dict() == before
 
+    def test_a_table_is_dropped_when_the_ranks_were_changed_by_hand(self, files):
+        cfg = config(dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT))
+        settle_ranks(cfg)
+        settle_ranks(cfg)
+        assert cfg.rank_table, 'a dumped config is settled again'
+        cfg.model.backbone.lora_ranks[0][0] += 1
+        settle_ranks(cfg)
+        assert 'rank_table' not in cfg
+
     def test_a_config_without_adapters(self):
         assert settle_ranks(config(dict(type='VisionTransformer', **VIT))) is None
 
