@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmlora import assets
 from mmlora.registry import HOOKS, MODELS  # first: mmpretrain.models needs its cures
 
 from mmpretrain.models import VisionTransformer  # isort: skip
@@ -47,6 +48,8 @@ def test_commands_name_what_exists(command, root):
         for argument in command[2:]:
             if argument.startswith('--') and script.suffix == '.py':
                 assert f"'{argument}'" in script.read_text() or f'"{argument}"' in script.read_text()
+            elif argument.startswith('mmlora://'):
+                assert Path(assets.path(argument.removeprefix('mmlora://'))).is_file()
             elif '/' in argument and not argument.startswith(('work_dirs/', '--')) and argument not in made_here:
                 assert (root / argument).exists()
 
