@@ -8,8 +8,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
+
+from mmlora.apis import train
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'tests' / 'data' / 'configs' / 'tiny_vit.py'
@@ -89,3 +92,29 @@ def training_state(path: Path) -> dict:
     state['loss'] = checkpoint['message_hub']['log_scalars']['train/loss']
     state['at'] = [checkpoint['meta'][k] for k in ('epoch', 'iter', 'seed')]
     return state
+
+
+def differing_runs(first: Path, second: Path) -> list[str]:
+    """Return what differs between the training states of two checkpoints."""
+    return differing(training_state(first), training_state(second))
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    """A folder of generated images in three classes."""
+    return make_images(tmp_path_factory.mktemp('data') / 'images')
+
+
+@pytest.fixture(autouse=True)
+def plain_config_text(monkeypatch):
+    """Leave the text of configs as it is: laying it out takes longer than a tiny run."""
+    for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):  # Imported late or early, by version.
+        monkeypatch.setattr(f'{place}.FormatCode', lambda text, **options: (text, True), raising=False)
+
+
+@pytest.fixture(scope='session')
+def whole_run(tmp_path_factory, images):
+    """The folder of an uninterrupted run of the tiny config. Not to be written to."""
+    folder = tmp_path_factory.mktemp('whole')
+    train(tiny_config(images, folder))
+    return folder

@@ -29,7 +29,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-dataset = dict(type='CustomDataset', data_root='', with_label=True)
+dataset = dict(type='CustomDataset', data_root='', with_label=True, serialize_data=False)
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,

@@ -1,0 +1,193 @@
+"""Checkpoints hold data only, are replaced in one step, and nothing is deleted before its successor is safe."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from mmlora.apis import test as run_test
+from mmlora.apis import train
+from mmlora.apis.resuming import find_resumable
+from mmlora.io import atomic
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """What was logged about resuming."""
+    texts: list[str] = []
+    monkeypatch.setattr('mmlora.apis.resuming.print_log', lambda text, **options: texts.append(text))
+    return texts
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob('*.pth')}
+
+
+def test_a_checkpoint_is_plain_data_and_says_how_the_model_was_adapted(tmp_path, images):
+    train(tiny.tiny_config(
+        images, tmp_path, train_cfg__max_epochs=1, model__backbone__type='VitSR_LoRA',
+        model__backbone__lora_ranks=[[3, 2], [1, 4]],
+    ))
+    checkpoint = tiny.load(tmp_path / 'epoch_1.pth')  # With weights_only=True.
+    about = checkpoint['meta']['mmlora']
+    assert about['ranks'] == {
+        'backbone.layers.0.attn.qkv': {'q': 3, 'v': 3}, 'backbone.layers.0.attn.proj': 2,
+        'backbone.layers.1.attn.qkv': {'q': 1, 'v': 1}, 'backbone.layers.1.attn.proj': 4,
+    }
+    assert about['version']
+    assert isinstance(checkpoint['message_hub']['log_scalars']['train/loss'], dict)
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+
+
+def test_only_the_newest_are_kept_and_resuming_goes_on_counting(tmp_path, images):
+    options = dict(default_hooks__checkpoint__max_keep_ckpts=2)
+    train(tiny.tiny_config(images, tmp_path, **options))
+    assert names(tmp_path) == {'epoch_2.pth', 'epoch_3.pth'}
+    train(tiny.tiny_config(images, tmp_path, **options, train_cfg__max_epochs=4), resume='auto')
+    assert names(tmp_path) == {'epoch_3.pth', 'epoch_4.pth'}
+
+
+class Scripted:
+    """Values of a metric that fall and rise, whatever the model does."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def __call__(self, *args, **kwargs):
+        return {'accuracy/top1': self.values.pop(0)}
+
+
+@pytest.mark.parametrize('save_best', ['auto', 'accuracy/top1', ['accuracy/top1', 'accuracy/top5']])
+def test_the_best_checkpoint_is_replaced_by_a_better_one_only(tmp_path, images, monkeypatch, save_best):
+    values = Scripted([50.0, 40.0, 60.0])
+    monkeypatch.setattr(
+        'mmengine.evaluator.Evaluator.evaluate',
+        lambda *a: (lambda m: {**m, 'accuracy/top5': -m['accuracy/top1']})(values()),
+    )
+    runner = train(tiny.tiny_config(images, tmp_path, default_hooks__checkpoint__save_best=save_best))
+    best = {name for name in names(tmp_path) if name.startswith('best_')}
+    expected = {'best_accuracy_top1_epoch_3.pth'}
+    if isinstance(save_best, list):
+        expected.add('best_accuracy_top5_epoch_2.pth')
+    assert best == expected
+    last = tiny.load(tmp_path / 'epoch_3.pth')['message_hub']['runtime_info']
+    assert {os.path.basename(v) for k, v in last.items() if k.startswith('best_ckpt')} == expected
+    assert runner.message_hub.get_info('mmlora_validated_iter') == 15
+
+
+@pytest.mark.parametrize('moment', ['first byte', 'replace', 'pointer', 'removal'])
+@pytest.mark.parametrize('save_best', [None, 'auto'])
+def test_a_crash_at_any_moment_leaves_a_run_that_resumes(tmp_path, images, monkeypatch, moment, save_best):
+    """Training crashes while the third checkpoint is written; only the newest is kept."""
+    monkeypatch.setattr('mmengine.evaluator.Evaluator.evaluate', lambda *a: {'accuracy/top1': float(runs.pop(0))})
+    runs = [1, 2, 3, 4, 5]
+    options = dict(default_hooks__checkpoint__max_keep_ckpts=1, default_hooks__checkpoint__save_best=save_best)
+    crash = {
+        'first byte': ('mmlora.io.atomic.write_bytes', atomic.write_bytes, 'epoch_3'),
+        'replace': ('os.replace', os.replace, 'epoch_3'),
+        'pointer': ('mmlora.engine.hooks.checkpoint_hook.write_text', atomic.write_text, 'last_checkpoint'),
+        'removal': ('mmengine.fileio.LocalBackend.remove', None, 'epoch_2'),
+    }
+    target, real, word = crash[moment]
+    count = {'n': 0}
+
+    def failing(*args, **kwargs):
+        if any(word in str(arg) for arg in args if isinstance(arg, str | Path)):
+            count['n'] += 1
+            if word != 'last_checkpoint' or (folder / 'epoch_3.pth').exists():
+                raise OSError('No space left on device')
+        return os.remove(args[-1]) if real is None else real(*args, **kwargs)
+
+    folder = tmp_path / 'run'
+    with monkeypatch.context() as patch:
+        patch.setattr(target, failing)
+        with pytest.raises(OSError, match='No space left'):
+            train(tiny.tiny_config(images, folder, **options))
+    pointed = Path((folder / 'last_checkpoint').read_text())
+    assert pointed.name == ('epoch_3.pth' if moment == 'removal' else 'epoch_2.pth')
+    info = tiny.load(pointed)['message_hub']['runtime_info']
+    if save_best:
+        assert Path(info['best_ckpt']).is_file()
+    assert not [p for p in folder.iterdir() if p.name.endswith('.tmp')]
+    assert run_test(tiny.tiny_config(images, tmp_path / 'test'), str(pointed))
+    train(tiny.tiny_config(images, folder, **options), resume='auto')
+    assert 'epoch_3.pth' in names(folder)
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_broken_newest_checkpoint_gives_way_to_the_one_before_it(tmp_path, images, whole_run, said):
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'last_checkpoint'):
+        shutil.copy2(whole_run / name, tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    spoil(tmp_path / 'epoch_3.pth')
+    path, checkpoint = find_resumable(tmp_path)
+    assert path == str(tmp_path / 'epoch_2.pth') and checkpoint['meta']['epoch'] == 2
+    train(tiny.tiny_config(images, tmp_path), resume='auto')
+    assert any('epoch_3.pth' in text and 'falls back to' in text for text in said)
+    assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
+
+
+def test_a_broken_checkpoint_that_was_asked_for_is_an_error(tmp_path, images, whole_run):
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        shutil.copy(whole_run / name, tmp_path)
+    spoil(tmp_path / 'epoch_2.pth')
+    before = names(tmp_path)
+    with pytest.raises(ValueError, match='epoch_2.pth'):
+        train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'epoch_2.pth'))
+    with pytest.raises(FileNotFoundError, match='epoch_7.pth'):
+        train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'epoch_7.pth'))
+    assert names(tmp_path) == before
+
+
+def test_where_no_checkpoint_is_good_nothing_is_overwritten(tmp_path, images, whole_run):
+    for name in ('epoch_1.pth', 'last_checkpoint'):
+        shutil.copy(whole_run / name, tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'gone.pth'))
+    spoil(tmp_path / 'epoch_1.pth')
+    with pytest.raises(ValueError, match='no checkpoint in .* can be resumed'):
+        train(tiny.tiny_config(images, tmp_path), resume='auto')
+
+
+def test_a_moved_run_resumes(tmp_path, images, whole_run):
+    shutil.copy(whole_run / 'epoch_2.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text('/somewhere/else/epoch_2.pth')
+    assert find_resumable(tmp_path)[0] == str(tmp_path / 'epoch_2.pth')
+
+
+def test_nothing_to_resume_starts_afresh_from_load_from(tmp_path, images, whole_run, said):
+    cfg = tiny.tiny_config(images, tmp_path, load_from=str(whole_run / 'epoch_3.pth'), train_cfg__max_epochs=1)
+    runner = train(cfg, resume='auto')
+    assert runner.cfg.resume is False and runner.iter == 5
+    assert any('Nothing to resume' in text for text in said)
+    fresh = tiny.load(whole_run / 'epoch_1.pth')['message_hub']['log_scalars']['train/loss']['log'][0]
+    tuned = tiny.load(tmp_path / 'epoch_1.pth')['message_hub']['log_scalars']['train/loss']['log'][0]
+    assert tuned < fresh
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path, images, whole_run):
+    torch.save({'state_dict': tiny.load(whole_run / 'epoch_1.pth')['state_dict']}, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match='no state of a training run'):
+        train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'weights.pth'))
+
+
+def test_a_published_checkpoint_is_plain_and_named_by_its_weights(tmp_path, images):
+    cfg = tiny.tiny_config(images, tmp_path, train_cfg__max_epochs=1,
+                           default_hooks__checkpoint__published_keys=['meta', 'state_dict'])
+    train(cfg)
+    [published] = tmp_path.glob('epoch_1-*.pth')
+    assert set(tiny.load(published)) == {'meta', 'state_dict'}
+    assert not tiny.differing(tiny.load(published)['state_dict'], tiny.load(tmp_path / 'epoch_1.pth')['state_dict'])
+
+
+@pytest.mark.parametrize('given,seed', [(None, 0), (7, 0)])
+def test_the_seed_of_the_resumed_run_goes_on(tmp_path, images, whole_run, given, seed):
+    cfg = tiny.tiny_config(images, tmp_path, randomness__seed=given)
+    runner = train(cfg, resume=str(whole_run / 'epoch_2.pth'))
+    assert runner.cfg.randomness.seed == runner.seed == runner.train_dataloader.sampler.seed == seed
+    assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
