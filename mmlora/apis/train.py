@@ -14,7 +14,7 @@ from .distributed import start_processes, wrap_for_cpu
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
-from .unknown_types import explain_unknown_types
+from .unknown_types import check_optimizer, explain_unknown_types
 
 SAMPLERS = {
     'DefaultSampler': 'mmlora.ResumableSampler',
@@ -71,6 +71,7 @@ def train(
     settle_seed(cfg, settle_resume(cfg, resume))
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
+        check_optimizer(cfg)
         runner = build_runner(cfg)
         runner.train()
     return runner

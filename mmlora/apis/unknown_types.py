@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine import registry as root
+from mmengine.config import Config
 from mmengine.registry import Registry
 
 _UNKNOWN = re.compile(r"([\w.:]+) is not in the (?:([\w.]+)::)?([\w \-]+?) registry")
@@ -25,6 +26,22 @@ def explain_unknown_types() -> Iterator[None]:
         if found is None:
             raise
         raise ValueError(unknown_type_message(found[1], found[3])) from error
+
+
+def check_optimizer(cfg: Config) -> None:
+    """Check the optimizer's type, for which mmengine has no error of its own.
+
+    Args:
+        cfg: A training config.
+
+    Raises:
+        ValueError: The type is unknown.
+    """
+    name = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
+    if isinstance(name, str):
+        with root.OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            if registry.get(name) is None:
+                raise ValueError(unknown_type_message(name, registry.name))
 
 
 def unknown_type_message(name: str, kind: str) -> str:

@@ -1,0 +1,1 @@
+from tiny import images, plain_config_text  # noqa: F401
