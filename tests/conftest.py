@@ -12,6 +12,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 
 import mmlora  # noqa: F401  (before any test imports mmpretrain, whose imports it cures)
 
@@ -57,6 +59,16 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('MMLORA_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_scope():
+    """Undo the default scope and the message hub that a runner leaves behind: the next test would find them."""
+    kept = {cls: dict(cls._instance_dict) for cls in (DefaultScope, MessageHub)}
+    yield
+    for cls, instances in kept.items():
+        cls._instance_dict.clear()
+        cls._instance_dict.update(instances)
 
 
 @pytest.fixture(scope='session')
