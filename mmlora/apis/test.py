@@ -8,6 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
+from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes, wrap_for_cpu
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .settle import settle_ranks
@@ -44,6 +45,7 @@ def test(
     if out is not None:
         check_out(out, out_item)
     cfg = prepare_test_cfg(cfg, checkpoint, **options)
+    load_checkpoint(checkpoint)  # A wrong path or a broken file is said before the data set is read.
     start_processes(cfg)
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
@@ -117,6 +119,9 @@ def prepare_test_cfg(
     if amp:
         cfg.test_cfg.fp16 = True
     if show or show_dir is not None:
+        if tta:
+            raise ValueError('predictions of test-time augmentation cannot be drawn, as each image has several '
+                             'versions: leave out tta, or show and show_dir')
         _set_visualization(cfg, show=show, out_dir=show_dir, interval=interval, wait_time=wait_time)
     if tta:
         _set_tta(cfg)

@@ -1,0 +1,91 @@
+"""Two processes on CPUs: they train as one, test as one, and resume."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from mmlora.apis import prepare_train_cfg
+from mmlora.apis.distributed import start_processes
+
+LORA = ['model.backbone.type=VitSR_LoRA', 'model.backbone.lora_ranks=2']
+PROBED = tiny.CONFIG.with_name('tiny_vit_probed.py')
+
+
+def words(images: Path, *more: str) -> list[str]:
+    pairs = tiny.data_options(images)
+    return ['--cfg-options', *(f'{key}={value}' for key, value in pairs.items()), *LORA, *more]
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+def launch(script: str, *args: object) -> str:
+    done = tiny.run_tool('bash', f'tools/{script}', *args, PORT=free_port())
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, images):
+    """A run of two processes, interrupted nowhere, with checkpoints within epochs."""
+    folder = tmp_path_factory.mktemp('two')
+    launch('dist_train.sh', PROBED, 2, '--work-dir', folder, *words(
+        images, 'default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=2',
+        'model.backbone.lora_dropout=0.2', 'train_dataloader.num_workers=1',
+    ))
+    return folder
+
+
+@pytest.mark.slow
+def test_both_processes_hold_equal_weights(trained):
+    first, second = (torch.load(trained / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
+    assert first['samples'] != second['samples'] and len(first['samples']) == len(second['samples'])
+    assert first['noise'] != second['noise']  # Dropout differs between processes,
+    assert not tiny.differing(first['state_dict'], second['state_dict'])  # gradients are shared.
+    [last] = {Path((trained / 'last_checkpoint').read_text()).name}
+    assert last == 'iter_9.pth'  # 36 images, two processes, batches of 8: 3 iterations an epoch
+    assert not tiny.differing(tiny.load(trained / last)['state_dict'], first['state_dict'])
+
+
+@pytest.mark.slow
+def test_two_processes_resume_in_the_middle_of_an_epoch(tmp_path, images, trained):
+    shutil.copy(trained / 'iter_4.pth', tmp_path)
+    launch('dist_train.sh', trained / PROBED.name, 2, '--work-dir', tmp_path, '--resume', tmp_path / 'iter_4.pth')
+    assert not tiny.differing_runs(trained / 'iter_9.pth', tmp_path / 'iter_9.pth')
+
+
+@pytest.mark.slow
+def test_two_processes_test_as_one(tmp_path, images, trained):
+    call = [trained / PROBED.name, trained / 'iter_9.pth', '--work-dir', tmp_path, '--out-item', 'metrics', '--out']
+    tiny.call_tool('test', *call, tmp_path / 'one.json')
+    launch('dist_test.sh', *call[:2], 2, *call[2:], tmp_path / 'two.json')
+    one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
+    assert one == two and 'accuracy/top1' in one
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='CPU processes')
+def test_processes_that_no_launcher_started_are_refused(tmp_path, images, monkeypatch):
+    cfg = tiny.tiny_config(images, tmp_path)
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match='RANK, WORLD_SIZE.*torchrun'):
+        start_processes(prepare_train_cfg(cfg, launcher='pytorch'))
+    with pytest.raises(ValueError, match='needs CUDA'):
+        start_processes(prepare_train_cfg(cfg, launcher='slurm'))
+    with pytest.raises(ValueError, match="'ssh'"):
+        start_processes(prepare_train_cfg(cfg, launcher='ssh'))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='CPU processes')
+def test_the_model_is_wrapped_for_cpus_only_where_there_are_several(tmp_path, images):
+    cfg = tiny.tiny_config(images, tmp_path)
+    assert 'model_wrapper_cfg' not in prepare_train_cfg(cfg)
+    wrapper = prepare_train_cfg(cfg, launcher='pytorch').model_wrapper_cfg
+    assert wrapper.type == 'MMDistributedDataParallel' and wrapper.device_ids is None
