@@ -175,6 +175,8 @@ def _set_hooks(cfg: Config) -> None:
     strict = add_hook(cfg, 'StrictLoadHook', fine_tune=True)
     if isinstance(strict, dict):
         strict.setdefault('fine_tune', True)
+    if (cfg.optim_wrapper.get('accumulative_counts') or 1) > 1:
+        add_hook(cfg, 'AccumulationHook')
     options = cfg.pop('compile', None)
     if options:
         add_hook(cfg, 'CompileHook', **(options if isinstance(options, dict) else {}))

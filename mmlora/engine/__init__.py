@@ -1,11 +1,12 @@
 """Hooks, loops and optimizer wrappers."""
 
-from .hooks import CheckpointHook, CompileHook, StableRankHook, StepSeedHook, StrictLoadHook
+from .hooks import AccumulationHook, CheckpointHook, CompileHook, StableRankHook, StepSeedHook, StrictLoadHook
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 
 __all__ = [
+    'AccumulationHook',
     'BF16OptimWrapper',
     'CheckpointHook',
     'CompileHook',

@@ -191,3 +191,28 @@ def test_the_seed_of_the_resumed_run_goes_on(tmp_path, images, whole_run, given,
     runner = train(cfg, resume=str(whole_run / 'epoch_2.pth'))
     assert runner.cfg.randomness.seed == runner.seed == runner.train_dataloader.sampler.seed == seed
     assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
+
+
+def test_python_text_in_a_checkpoint_is_never_run(tmp_path, images, whole_run):
+    checkpoint = tiny.load(whole_run / 'epoch_2.pth')
+    trap = f"open({str(tmp_path / 'trapped')!r}, 'w')\n"
+    checkpoint['meta'].update(cfg=trap, config=trap)
+    checkpoint['message_hub']['runtime_info'].update(cfg=trap, config=trap)
+    path = str(tmp_path / 'trap.pth')
+    torch.save(checkpoint, path)
+    assert run_test(tiny.tiny_config(images, tmp_path / 'test'), path)
+    train(tiny.tiny_config(images, tmp_path / 'run'), resume=path)
+    assert not (tmp_path / 'trapped').exists()
+    assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'run' / 'epoch_3.pth')
+
+
+def test_what_no_checkpoint_can_hold_is_an_error_that_loses_nothing(tmp_path, images, monkeypatch):
+    def broken(self, runner, **kwargs):
+        if runner.epoch == 1:
+            runner.message_hub.update_info('odd', object())
+
+    monkeypatch.setattr('mmlora.engine.StepSeedHook.after_train_epoch', broken)
+    with pytest.raises(TypeError, match='message_hub.runtime_info.odd'):
+        train(tiny.tiny_config(images, tmp_path))
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+    assert names(tmp_path) == {'epoch_1.pth'}

@@ -40,6 +40,9 @@ CASES = {
     'bf16, no seed given': (
         dict(BY_ITER, optim_wrapper__type='BF16OptimWrapper', randomness=dict(seed=None)), 'iter_8.pth', 'iter_15.pth',
     ),
+    'between two steps of the optimizer': (
+        dict(BY_ITER, optim_wrapper__accumulative_counts=3), 'iter_8.pth', 'iter_15.pth',
+    ),
 }  # yapf: disable
 
 

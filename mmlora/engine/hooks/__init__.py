@@ -1,9 +1,17 @@
 """Hooks: each does one job around training."""
 
+from .accumulation_hook import AccumulationHook
 from .checkpoint_hook import CheckpointHook
 from .compile_hook import CompileHook
 from .stable_rank_hook import StableRankHook
 from .step_seed_hook import StepSeedHook
 from .strict_load_hook import StrictLoadHook
 
-__all__ = ['CheckpointHook', 'CompileHook', 'StableRankHook', 'StepSeedHook', 'StrictLoadHook']
+__all__ = [
+    'AccumulationHook',
+    'CheckpointHook',
+    'CompileHook',
+    'StableRankHook',
+    'StepSeedHook',
+    'StrictLoadHook',
+]
