@@ -11,7 +11,6 @@ from mmlora.registry import DATASETS, register
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 IMAGE_SIZE = 32
-MARGIN = 4  # dark pixels on each side
 SPLIT_SEED = 0
 SPLIT_SIZES = {'train': 80, 'val': 40}  # images per class; the test split has all others
 
@@ -84,9 +83,7 @@ def few_shot_positions(labels: np.ndarray, positions: np.ndarray, n_shot: int, s
 
 
 def enlarge(image: np.ndarray) -> np.ndarray:
-    """Enlarge a grey image with cubic interpolation, put it on a dark 32x32 ground and give it three equal channels.
-
-    The digits fill their 8x8 pixels to the border; the margin gives them about the size that letters have in Glyphs.
+    """Enlarge a grey image to 32x32 with cubic interpolation and give it three equal channels.
 
     Args:
         image: uint8 ``(H, W)``.
@@ -94,15 +91,13 @@ def enlarge(image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 ``(32, 32, 3)``.
     """
-    out = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    inner = slice(MARGIN, IMAGE_SIZE - MARGIN)
-    out[inner, inner] = cv2.resize(image, (IMAGE_SIZE - 2 * MARGIN,) * 2, interpolation=cv2.INTER_CUBIC)
-    return np.repeat(out[:, :, None], 3, axis=2)
+    large = cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(large[:, :, None], 3, axis=2)
 
 
 @register(DATASETS)
 class Digits(BaseDataset):
-    """Real 8x8 handwritten digits, enlarged and set on 32x32 pixels.
+    """Real 8x8 handwritten digits, enlarged to 32x32.
 
     Args:
         split: ``'train'`` (a pool of 80 images per class), ``'val'`` (40 per class, for choosing hyper-parameters) or
