@@ -4,6 +4,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ from mmlora.apis import train
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / 'tests' / 'data' / 'configs' / 'tiny_vit.py'
 BATCHES = 5  # 36 images in batches of 8
+
+
+@contextmanager
+def quick_runs() -> Iterator[None]:
+    """Leave out what takes longer than a tiny run: laying out the text of configs, and waiting for a busy disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):  # Imported late or early, by version.
+            patch.setattr(f'{place}.FormatCode', lambda text, **options: (text, True), raising=False)
+        patch.setattr('os.fsync', lambda descriptor: None)
+        yield
 
 
 def make_images(folder: Path, per_class: int = 12) -> Path:
@@ -66,7 +78,8 @@ def call_tool(name: str, *args: Any) -> None:
     spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main([str(arg) for arg in args])
+    with quick_runs():
+        module.main([str(arg) for arg in args])
 
 
 def tool_env(**env: str) -> dict[str, str]:
@@ -117,15 +130,16 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def plain_config_text(monkeypatch):
-    """Leave the text of configs as it is: laying it out takes longer than a tiny run."""
-    for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):  # Imported late or early, by version.
-        monkeypatch.setattr(f'{place}.FormatCode', lambda text, **options: (text, True), raising=False)
+def quick():
+    """Make runs quick; see :func:`quick_runs`."""
+    with quick_runs():
+        yield
 
 
 @pytest.fixture(scope='session')
 def whole_run(tmp_path_factory, images):
     """The folder of an uninterrupted run of the tiny config. Not to be written to."""
     folder = tmp_path_factory.mktemp('whole')
-    train(tiny_config(images, folder))
+    with quick_runs():
+        train(tiny_config(images, folder))
     return folder

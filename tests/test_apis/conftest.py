@@ -1,1 +1,1 @@
-from tiny import images, plain_config_text  # noqa: F401
+from tiny import images, quick  # noqa: F401

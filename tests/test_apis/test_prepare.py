@@ -113,10 +113,11 @@ def test_testing_a_prepared_training_config_is_strict(cfg):
 
 
 def test_test_options(cfg):
-    done = prepare_test_cfg(cfg, 'some.pth', amp=True, tta=True, show_dir='drawn', interval=3)
+    done = prepare_test_cfg(cfg, 'some.pth', amp=True, tta=True)
     assert done.test_cfg.fp16 is True
     assert done.model.type == 'mmpretrain.AverageClsScoreTTA' and done.model.module.type == 'ImageClassifier'
     assert done.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    done = prepare_test_cfg(cfg, 'some.pth', show_dir='drawn', interval=3)
     assert done.default_hooks.visualization.out_dir == 'drawn' and done.default_hooks.visualization.interval == 3
 
 

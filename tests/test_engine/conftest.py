@@ -1,1 +1,1 @@
-from tiny import images, plain_config_text, whole_run  # noqa: F401
+from tiny import images, quick, whole_run  # noqa: F401
