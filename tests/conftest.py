@@ -12,7 +12,6 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
 import mmlora  # noqa: F401  (before any test imports mmpretrain, whose imports it cures)
@@ -63,12 +62,8 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_scope():
-    """Undo the default scope and the message hub that a runner leaves behind: the next test would find them."""
-    kept = {cls: dict(cls._instance_dict) for cls in (DefaultScope, MessageHub)}
-    yield
-    for cls, instances in kept.items():
-        cls._instance_dict.clear()
-        cls._instance_dict.update(instances)
+    """Begin without the default scope that a runner of an earlier test, or of a shared fixture, has left behind."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')
