@@ -1,2 +1,3 @@
 _base_ = './vit-micro_sr-lora_digits-5shot.py'
 train_dataloader = dict(dataset=dict(n_shot=20))
+optim_wrapper = dict(optimizer=dict(lr=5e-3), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=1))))

@@ -25,11 +25,13 @@ METHODS = {
 SHOTS = (5, 20)
 SEEDS = (0, 1, 2)
 TUNE_SEEDS = (100, 101, 102)  # other few-shot draws than those of the table
+LR, HEAD_LR = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult'
+ALPHA = 'model.backbone.lora_alpha'
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    'linear': {'optim_wrapper.optimizer.lr': (3e-3, 1e-2, 3e-2, 1e-1)},
-    'lora-r8': {'optim_wrapper.optimizer.lr': (1e-3, 3e-3, 1e-2), 'model.backbone.lora_alpha': (8, 32)},
-    'sr-lora': {'optim_wrapper.optimizer.lr': (1e-3, 3e-3, 1e-2), 'model.backbone.lora_alpha': (8, 32)},
-    'full': {'optim_wrapper.optimizer.lr': (3e-4, 1e-3, 3e-3)},
+    'linear': {LR: (1e-2, 3e-2, 1e-1)},
+    'lora-r8': {LR: (1e-3, 5e-3), HEAD_LR: (1, 30), ALPHA: (8, 32)},
+    'sr-lora': {LR: (1e-3, 5e-3), HEAD_LR: (1, 30), ALPHA: (8, 32)},
+    'full': {LR: (3e-4, 1e-3), HEAD_LR: (1, 30)},
 }
 
 

@@ -9,7 +9,12 @@ train_dataloader = dict(
         type='Digits',
         split='train',
         n_shot=5,
-        pipeline=[dict(type='RandomCrop', crop_size=32, padding=2), dict(type='PackInputs')],
+        pipeline=[
+            dict(type='RandomCrop', crop_size=32, padding=2),
+            dict(type='Rotate', magnitude_level=10, magnitude_range=(0, 15), prob=0.8, pad_val=0),
+            dict(type='Shear', magnitude_level=10, magnitude_range=(0, 0.2), prob=0.8, pad_val=0),
+            dict(type='PackInputs'),
+        ],
     ),
 )
 val_dataloader = dict(
