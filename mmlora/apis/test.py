@@ -12,7 +12,7 @@ from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes, wrap_for_cpu
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .settle import settle_ranks
-from .train import build_runner
+from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
 
 OUT_SUFFIXES = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
@@ -53,6 +53,7 @@ def test(
         if out is not None and out_item == 'pred':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         metrics = runner.test()
+    stop_workers(runner)
     if out is not None and out_item == 'metrics' and runner.rank == 0:
         mmengine.dump(metrics, out)
     return metrics

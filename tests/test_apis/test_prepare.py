@@ -157,3 +157,14 @@ def test_other_key_errors_pass():
     with pytest.raises(KeyError, match='colour'), explain_unknown_types():
         raise KeyError('colour')
     assert 'Resnet' in unknown_type_message('mmpretrain.Resnet', 'model')
+
+
+@pytest.mark.parametrize('loop', [dict(by_epoch=True, max_epochs=1), dict(by_epoch=False, max_iters=3)])
+def test_no_data_worker_outlives_a_run(tmp_path, images, loop):
+    from multiprocessing import active_children
+
+    from tiny import tiny_config
+    before = set(active_children())
+    options = {f'{part}_dataloader__num_workers': 1 for part in ('train', 'val', 'test')}
+    train(tiny_config(images, tmp_path, train_cfg=loop, **options))
+    assert set(active_children()) <= before
