@@ -27,14 +27,14 @@ def main() -> int:
     args = parser.parse_args()
     try:
         budget = parse_budget(args.budget)
-        table = ranks_from_checkpoint(args.checkpoint, args.criterion, budget, args.ffn, len(args.slices))
+        table = ranks_from_checkpoint(args.checkpoint, args.criterion, budget, args.ffn, args.slices)
+        files = write_exports(table, args.out, f'{args.criterion} of {args.checkpoint}') if args.out else {}
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(table)
-    if args.out:
-        for kind, path in write_exports(table, args.out, f'{args.criterion} of {args.checkpoint}').items():
-            print(f'{kind:>6}: {path}')
+    for kind, path in files.items():
+        print(f'{kind:>6}: {path}')
     return 0
 
 

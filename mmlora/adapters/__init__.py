@@ -1,7 +1,7 @@
 """What changes a frozen weight: adapted linears, the injector, freezing, merging and the parameter report."""
 
 from .freeze import adapter_parameter_names, freeze
-from .injector import adapted_layers, inject
+from .injector import adapted_layers, inject, inject_exact
 from .kinds import KINDS
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
@@ -21,6 +21,7 @@ __all__ = [
     'adapter_parameter_names',
     'freeze',
     'inject',
+    'inject_exact',
     'merge_adapters',
     'merged_state_dict',
     'parameter_report',

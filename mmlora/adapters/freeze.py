@@ -20,8 +20,8 @@ def adapter_parameter_names(model: nn.Module) -> set[str]:
 def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
     """Let the named parameters learn, and no others.
 
-    Normalisation layers with running statistics and no learning parameter are kept in evaluation mode, since their
-    statistics belong to the frozen function.
+    Normalisation layers with running statistics and no learning parameter are kept in evaluation mode whenever the
+    model is called, since their statistics belong to the frozen function.
 
     Args:
         model: Changed in place.
@@ -37,12 +37,21 @@ def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
         raise ValueError(f'{len(unknown)} names are no parameters of the model, the first: {unknown[:5]}')
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
+    if any(_is_frozen_norm(module) for module in model.modules()) and not hasattr(model, '_keeps_norms'):
+        model._keeps_norms = True
+        model.register_forward_pre_hook(_keep_norms_in_evaluation)
+
+
+def _is_frozen_norm(module: nn.Module) -> bool:
+    return (
+        isinstance(module, _NormBase)
+        and module.track_running_stats
+        and not any(parameter.requires_grad for parameter in module.parameters())
+    )
+
+
+def _keep_norms_in_evaluation(model: nn.Module, args: tuple) -> None:
+    # Looked up in each call: layers may learn again, or be converted to another class, after freezing.
     for module in model.modules():
-        if isinstance(module, _NormBase) and module.track_running_stats:
-            if not any(p.requires_grad for p in module.parameters()) and not hasattr(module, '_stays_frozen'):
-                module._stays_frozen = True
-                module.register_forward_pre_hook(_stay_in_evaluation)
-
-
-def _stay_in_evaluation(module: nn.Module, args: tuple) -> None:
-    module.training = False
+        if _is_frozen_norm(module):
+            module.training = False

@@ -5,14 +5,12 @@ from typing import Any
 
 import torch.nn as nn
 
+from ..fused import adapted_slices, layout_of
 from .kinds import KINDS
 from .low_rank import LowRankLinear
 from .targets import linear_names, matches, select
 
 Rank = int | Mapping[str, int]
-
-FUSED_LAYOUTS = {'qkv': ('q', 'k', 'v'), 'kv': ('k', 'v')}
-"""Last component of a layer's name -> its row blocks."""
 
 BYPASSED = {
     ('torch.nn.modules.activation.MultiheadAttention', 'out_proj'),
@@ -21,6 +19,12 @@ BYPASSED = {
     *(('mmpretrain.models.utils.attention.CrossMultiheadAttention', child) for child in 'qkv'),
 }
 """(class, child): layers whose ``weight`` the parent reads itself, so that a changed ``forward`` is never called."""
+
+INTERLEAVED = {
+    ('mmpretrain.models.utils.attention.LeAttention', 'qkv'),
+    ('mmpretrain.models.backbones.efficientformer.AttentionWithBias', 'qkv'),
+}
+"""(class, child): fused projections with q, k and v of each head beside each other, not as three row blocks."""
 
 
 def inject(
@@ -50,25 +54,48 @@ def inject(
     Raises:
         ValueError: A pattern means no layer, an argument does not fit a layer (named), or a layer's parent never
             calls its ``forward``.
+        TypeError: A layer is of a subclass of ``nn.Linear`` that computes something else.
     """
-    if kind not in KINDS:
-        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
     chosen = select(targets, linear_names(model))
     ranks = dict(ranks or {})
     for pattern in ranks:
         select([pattern], chosen, 'chosen layer')
-    adapted = {}
+    exact = {}
     for name in chosen:
-        own = rank
+        exact[name] = rank
         for pattern, value in ranks.items():
             if matches(pattern, name):
-                own = value
-        if own == 0:
-            continue
-        adapted[name] = _build(model, name, kind, own, slices, kwargs)
-    for name, layer in adapted.items():
-        parent, child = _parent(model, name)
-        setattr(parent, child, layer)
+                exact[name] = value
+    return inject_exact(model, exact, kind, slices, **kwargs)
+
+
+def inject_exact(
+    model: nn.Module,
+    ranks: Mapping[str, Rank],
+    kind: str = 'lora',
+    slices: Sequence[str] | None = 'qv',
+    **kwargs: Any,
+) -> dict[str, LowRankLinear]:
+    """Adapt the layers of exactly these names; see :func:`inject`. Nothing is changed if any of them cannot be.
+
+    A layer that the model holds under several names is adapted under all of them.
+
+    Args:
+        model: Changed in place.
+        ranks: Rank of each layer; 0 leaves it as it is.
+        kind: As for :func:`inject`.
+        slices: As for :func:`inject`.
+        **kwargs: As for :func:`inject`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
+    plain = {name: model.get_submodule(name) for name, rank in ranks.items() if rank != 0}
+    adapted = {name: _build(model, name, kind, ranks[name], slices, kwargs) for name in plain}
+    twins: dict[int, LowRankLinear] = {id(layer): adapted[name] for name, layer in plain.items()}
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if id(layer) in twins and not isinstance(layer, LowRankLinear):
+            parent, child = _parent(model, name)
+            setattr(parent, child, twins[id(layer)])
     return adapted
 
 
@@ -76,16 +103,23 @@ def _build(
     model: nn.Module, name: str, kind: str, rank: Rank, slices: Sequence[str] | None, kwargs: dict
 ) -> LowRankLinear:
     parent, child = _parent(model, name)
-    if any((f'{base.__module__}.{base.__qualname__}', child) in BYPASSED for base in type(parent).__mro__):
+    places = {(f'{base.__module__}.{base.__qualname__}', child) for base in type(parent).__mro__}
+    if places & BYPASSED:
         raise ValueError(
             f'{name} belongs to a {type(parent).__name__}, which reads its weight and never calls it: an adapter '
             'there would learn nothing'
         )
-    cls = KINDS[kind]
-    layout = FUSED_LAYOUTS.get(child)
-    if slices is not None and layout is not None and cls.fused is not None:
+    cls, own = KINDS[kind], adapted_slices(name, slices)
+    if layout_of(name) and slices is not None and cls.fused is not None:
+        if places & INTERLEAVED:
+            raise ValueError(
+                f'{name} belongs to a {type(parent).__name__}, which lays out q, k and v head by head, so that slices '
+                f'{slices!r} would mean other rows: adapt the projection as one weight, slices=None'
+            )
+        if not own:
+            raise ValueError(f'{name} holds {layout_of(name)}, none of which is among the slices {slices!r}')
         cls = cls.fused
-        kwargs = dict(kwargs, slices=slices, layout=layout)
+        kwargs = dict(kwargs, slices=own, layout=layout_of(name))
     try:
         return cls.from_linear(getattr(parent, child), rank=rank, **kwargs)
     except (ValueError, TypeError) as error:

@@ -1,7 +1,6 @@
-"""The kinds of adapted linear, by the name that a config uses."""
+"""The kinds of adapted linear, by the name that a config uses. Each brings its own form for fused projections."""
 
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
-from .sliced import SlicedLoRALinear
 
-KINDS: dict[str, type[LowRankLinear]] = {'lora': LoRALinear, 'sliced_lora': SlicedLoRALinear}
+KINDS: dict[str, type[LowRankLinear]] = {'lora': LoRALinear}

@@ -14,6 +14,9 @@ from torch import Tensor
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
+SAME_FORWARD = {'mmcv.cnn.bricks.wrappers.Linear'}
+"""Subclasses of ``nn.Linear`` with a ``forward`` of their own that computes the same."""
+
 
 class LowRankLinear(nn.Linear):
     """A frozen linear layer with a learned low-rank change.
@@ -66,10 +69,12 @@ class LowRankLinear(nn.Linear):
             **kwargs: Arguments of the class besides shapes, bias, device and dtype.
 
         Raises:
-            TypeError: ``linear`` is not an ``nn.Linear``, or is adapted already.
+            TypeError: ``linear`` is not an ``nn.Linear``, computes something else, or is adapted already.
         """
-        if not isinstance(linear, nn.Linear) or isinstance(linear, LowRankLinear):
-            raise TypeError(f'can adapt a plain nn.Linear only, got {type(linear).__name__}')
+        kind = type(linear)
+        same = getattr(kind, 'forward', None) is nn.Linear.forward
+        if not same and f'{kind.__module__}.{kind.__qualname__}' not in SAME_FORWARD:
+            raise TypeError(f'can adapt layers that compute what nn.Linear computes only, got a {kind.__name__}')
         weight = linear.weight
         module = cls(
             linear.in_features,

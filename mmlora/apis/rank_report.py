@@ -1,10 +1,11 @@
 """Choose ranks from a checkpoint file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..io.attention import find_linear_weights
 from ..io.spectrum_cache import SpectrumCache
 from ..io.weights import load_state_dict
+from ..models.backbones.adapt import check_slices
 from ..ranks import RankTable, build_rank_table
 
 
@@ -31,7 +32,7 @@ def ranks_from_checkpoint(
     criterion: str = 'stable_rank',
     budget: Mapping[str, float] | None = None,
     ffn: bool = False,
-    slices: int = 2,
+    slices: Sequence[str] | None = 'qv',
 ) -> RankTable:
     """Choose ranks for the attention weights of a checkpoint of any known layout.
 
@@ -40,12 +41,13 @@ def ranks_from_checkpoint(
         criterion: A name in :data:`mmlora.ranks.CRITERIA`.
         budget: As in :func:`mmlora.ranks.allocate`.
         ffn: Whether to choose ranks for the feed-forward layers too.
-        slices: How many of q, k and v are adapted on a fused projection; only the parameter counts depend on it.
+        slices: Which of q, k and v are adapted on a fused projection; only parameter counts and limits depend on it.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no checkpoint, or holds no attention weights of a known layout.
     """
+    check_slices(slices)
     state = load_state_dict(path)
     weights, layouts = find_linear_weights(state, ffn)
     if not weights:
@@ -53,6 +55,8 @@ def ranks_from_checkpoint(
             f'{path} holds {len(state)} tensors, but no attention weights of a known layout (mmpretrain, timm, HF, '
             f'OpenAI CLIP, Google .npz); its keys begin with {list(state)[:8]}'
         )
+    if ffn and not any('.ffn.' in name for name in weights):
+        raise ValueError(f'{path} holds attention weights ({sorted(layouts)}), but no feed-forward layers beside them')
     cache = SpectrumCache()
     table = build_rank_table(weights, criterion, budget, slices, f'{path} ({", ".join(sorted(layouts))})', cache)
     cache.save()

@@ -5,19 +5,18 @@ read. So whatever stands for ranks in a config (``'stable_rank'``, a file, a pre
 the config that is dumped beside a run holds numbers.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
-from ..models.backbones.adapt import count_slices
 from ..models.backbones.ranks import is_symbolic, pretrained_checkpoint, resolve_ranks, table_in_checkpoint
 from ..ranks import RankTable, nest_ranks, ranks_by_module
-from ..registry import MODELS
-
-HOOKS = ('StableRankHook', 'vit_srloraHook', 'swin_srloraHook')
+from ..registry import HOOKS, MODELS
 
 
 def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None:
@@ -27,45 +26,60 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     weights are those of the backbone's ``init_cfg``, else ``load_from``. The table is left in ``cfg.rank_table``.
 
     Args:
-        cfg: A whole config; the backbones are looked for anywhere in ``cfg.model``.
+        cfg: A whole config; the adapted backbone is looked for anywhere in ``cfg.model``.
         checkpoint: The checkpoint that is to be tested or resumed.
 
     Returns:
         The rank table, or None where the config has no adapted backbone, or only numbers and no checkpoint.
 
     Raises:
-        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown.
+        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or there are several
+            adapted backbones and not all of them have numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
-    backbones = list(_adapted_backbones(cfg.get('model', {})))
-    if not backbones:
-        return None
-    carried = table_in_checkpoint(load_checkpoint(checkpoint), checkpoint) if checkpoint else None
+    found = list(_adapted_backbones(cfg.get('model', {})))
     hook = _hook(cfg)
-    table = None
-    for backbone, sites_of in backbones:
-        sites = sites_of(backbone)
-        asked = backbone.get('lora_ranks')
-        if carried is not None:
-            own = carried
-        elif is_symbolic(asked):
-            asked = asked or (hook or {}).get('criterion', 'stable_rank')
-            budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-            source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
-            own = resolve_ranks(asked, sites, source, budget, count_slices(backbone.get('lora_slices', 'qv')))
-        else:
-            _drop_stale_table(cfg, ranks_by_module(asked, sites))
-            continue
-        numbers = nest_ranks(own.ranks, sites)
-        flat = all(isinstance(number, int) for number in numbers)
-        settled = own.ranks if flat else numbers
-        if carried is not None and not is_symbolic(asked) and asked != settled:
-            print_log(f'ranks of the config {asked} give way to those of {checkpoint}: {settled}', logger='current')
-        backbone['lora_ranks'] = settled
-        table = own
+    asked = [_asked(backbone, kind, hook) for backbone, kind in found]
+    if len(found) > 1:
+        if any(is_symbolic(ranks) for ranks in asked):
+            raise ValueError(
+                f'the model has {len(found)} adapted backbones with lora_ranks={asked}: give each of them numbers, '
+                'since a checkpoint holds one rank table'
+            )
+        return None
+    if not found:
+        return None
+    (backbone, kind), (ranks,) = found[0], asked
+    sites = kind.adapter_sites(backbone)
+    table = table_in_checkpoint(load_checkpoint(checkpoint), checkpoint) if checkpoint else None
     if table is not None:
-        cfg['rank_table'] = table.to_dict()
+        _announce(ranks, table, sites, checkpoint)
+    elif is_symbolic(ranks):
+        source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
+        budget = backbone.get('rank_budget') or (hook or {}).get('budget')
+        table = resolve_ranks(ranks, sites, source, budget, backbone.get('lora_slices', 'qv'))
+    else:
+        _drop_stale_table(cfg, ranks_by_module(ranks, sites))
+        return None
+    nested = nest_ranks(table.ranks, sites)
+    backbone['lora_ranks'] = table.ranks if isinstance(sites[0], str) else nested
+    backbone.pop('rank_budget', None)
+    cfg['rank_table'] = table.to_dict()
     return table
+
+
+def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:
+    """Return the ranks that a config asks for: its own, those of the hook, or the default of the backbone."""
+    if backbone.get('lora_ranks') is not None:
+        return backbone['lora_ranks']
+    if hook is not None:
+        return hook.get('criterion', 'stable_rank')
+    return inspect.signature(kind).parameters['lora_ranks'].default
+
+
+def _announce(asked: Any, table: RankTable, sites: list, checkpoint: str) -> None:
+    if not is_symbolic(asked) and ranks_by_module(asked, sites) != table.ranks:
+        print_log(f'ranks of the config {asked} give way to those of {checkpoint}: {table.ranks}', logger='current')
 
 
 def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
@@ -76,13 +90,11 @@ def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
 
 
 def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
-    """Yield the configs of adapted backbones and the function that gives their modules."""
+    """Yield the configs of adapted backbones and the classes or functions that build them."""
     if isinstance(node, Mapping):
-        kind = node.get('type')
-        known = MODELS.get(kind.rpartition('.')[2]) if isinstance(kind, str) and _is_ours(kind) else kind
-        sites_of = getattr(known, 'adapter_sites', None)
-        if sites_of is not None:
-            yield node, sites_of
+        kind = _resolve(node.get('type'), MODELS)
+        if hasattr(kind, 'adapter_sites'):
+            yield node, kind
             return
         for value in node.values():
             yield from _adapted_backbones(value)
@@ -91,20 +103,21 @@ def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
             yield from _adapted_backbones(value)
 
 
+def _resolve(kind: Any, registry: Any) -> Any:
+    """Return what a type means if it is ours: a name, a dotted path as lazy configs dump it, or the object itself."""
+    if not isinstance(kind, str):
+        return kind
+    scope, _, name = kind.rpartition('.')
+    ours = scope in ('', 'mmlora', 'mmpretrain') or scope.startswith('mmlora.')
+    return registry.module_dict.get(name) if ours else None
+
+
 def _own_checkpoint(backbone: Mapping[str, Any]) -> str | None:
     """Return the pre-trained weights that a backbone names, itself or in the backbone that it adapts."""
     inner = backbone.get('backbone') or {}
     return pretrained_checkpoint(backbone.get('init_cfg')) or pretrained_checkpoint(inner.get('init_cfg'))
 
 
-def _is_ours(kind: str) -> bool:
-    scope, _, name = kind.rpartition('.')
-    return scope in ('', 'mmlora', 'mmpretrain') and name in MODELS.module_dict
-
-
-def _hook(cfg: Config) -> Mapping | None:
-    for hook in cfg.get('custom_hooks') or ():
-        kind = hook.get('type') if isinstance(hook, Mapping) else None
-        if isinstance(kind, str) and kind.rpartition('.')[2] in HOOKS:
-            return hook
-    return None
+def _hook(cfg: Config) -> Mapping[str, Any] | None:
+    hooks = (hook for hook in cfg.get('custom_hooks') or () if isinstance(hook, Mapping))
+    return next((hook for hook in hooks if _resolve(hook.get('type'), HOOKS) is StableRankHook), None)

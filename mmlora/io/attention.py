@@ -83,6 +83,8 @@ for _layout, _stem, _module, _form, _attn in (
             'attention.output.dense.weight': _attn + 'proj',
             'intermediate.dense.weight': FFN[0],
             'output.dense.weight': FFN[1],
+            'mlp.fc1.weight': FFN[0],  # DINOv2
+            'mlp.fc2.weight': FFN[1],
         },
     )
 for _layout, _block, _module, _attention, _out, _attn in (
@@ -188,10 +190,12 @@ def _towers(prefixes: list[str]) -> dict[str, str]:
     for own in ('', 'backbone.'):
         if own in prefixes and not any(re.search('visual|vision', prefix) for prefix in prefixes):
             return {own: ''}
-    return {
+    towers = {
         prefix: 'visual.' if re.search('visual|vision', prefix) else 'text.' if _is_text(prefix) else prefix
         for prefix in prefixes
     }
+    shared = {tower for tower in towers.values() if list(towers.values()).count(tower) > 1}
+    return {prefix: prefix if tower in shared else tower for prefix, tower in towers.items()}
 
 
 def _is_text(prefix: str) -> bool:

@@ -12,35 +12,39 @@ left out.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from torch import Tensor
 
 _UNUSED = re.compile(r'stages\.\d+\.blocks\.\d+\.attn\.(qkv|proj)\.')
+_STACKED = re.compile(r'\.qkv\.lora_[AB]$')
 
 
-def convert_published(state_dict: dict[str, Tensor], prefix: str = '', slices: Sequence[str] = 'qv') -> int:
-    """Rename and split published factors in place; a state dict without any is left as it is.
+def convert_published(state_dict: dict[str, Tensor], own: Collection[str], prefix: str = '') -> int:
+    """Rename and split published factors in place; what the model knows by its own name is left as it is.
 
     Args:
         state_dict: Changed in place.
+        own: Keys of the model, without the prefix.
         prefix: Only keys that begin with it are read.
-        slices: The adapted slices in the order of their rows.
 
     Returns:
         The number of fused projections that were split.
 
     Raises:
-        ValueError: The rows of a factor do not divide among the slices.
+        ValueError: The rows of a factor do not divide among the adapted slices of the model.
     """
-    for key in [k for k in state_dict if k.startswith(prefix) and _UNUSED.match(k[len(prefix) :])]:
-        del state_dict[key]
     count = 0
-    for key in [k for k in state_dict if k.startswith(prefix) and re.search(r'\.qkv\.lora_[AB]$', k)]:
-        stacked = state_dict.pop(key)
-        if stacked.shape[0] % len(slices):
-            raise ValueError(f'{key} has {stacked.shape[0]} rows, which do not divide among the slices {slices!r}')
-        for name, part in zip(slices, stacked.chunk(len(slices)), strict=True):
-            state_dict[f'{key}_{name}'] = part.clone()
-        count += key.endswith('lora_A')
+    for key in [k for k in state_dict if k.startswith(prefix) and k[len(prefix) :] not in own]:
+        name = key[len(prefix) :]
+        slices = [s for s in 'qkv' if f'{name}_{s}' in own]
+        if _STACKED.search(name) and slices:
+            stacked = state_dict.pop(key)
+            if stacked.shape[0] % len(slices):
+                raise ValueError(f'{key} has {stacked.shape[0]} rows, which do not divide among the slices {slices}')
+            for part, rows in zip(slices, stacked.chunk(len(slices)), strict=True):
+                state_dict[f'{key}_{part}'] = rows.clone()
+            count += name.endswith('lora_A')
+        elif _UNUSED.match(name):
+            del state_dict[key]
     return count

@@ -30,7 +30,10 @@ def unwrap(checkpoint: Mapping[str, Any], where: str = 'checkpoint') -> dict[str
         checkpoint = inner
     state = {str(k): _as_tensor(v) for k, v in checkpoint.items() if isinstance(v, (Tensor, np.ndarray))}
     if not state:
-        raise ValueError(f'{where} holds no tensors; its keys are {sorted(map(str, checkpoint))[:10]}')
+        nests = [str(key) for key, value in checkpoint.items() if _holds_tensors(value)]
+        keys = sorted(map(str, checkpoint))[:10]
+        hint = f'; there are some under {nests}: save one of these by itself' if nests else ''
+        raise ValueError(f'{where} holds no tensors at its top, its keys are {keys}{hint}')
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     return state

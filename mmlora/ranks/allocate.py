@@ -1,38 +1,40 @@
 """From the weights of a frozen model to its rank table."""
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from torch import Tensor
 
+from ..fused import adapted_slices, layout_of
 from .budget import Site, allocate
 from .criteria import resolve_criterion
 from .spectrum import spectrum, tensor_sha256
 from .table import RankRow, RankTable
 
 
-def rank_cost(module: str, shape: tuple[int, int], slices: int) -> int:
-    """Return the learned parameters for each unit of rank of a module.
+def site_of(module: str, shape: tuple[int, int], value: float, slices: Sequence[str] | None) -> Site:
+    """Return the place that a module takes in the allocation.
 
-    A module named ``qkv`` is a fused projection whose ``slices`` adapted thirds have factors of their own.
+    Args:
+        module: Its name; one named ``qkv`` or ``kv`` is a fused projection, whose adapted slices have factors of
+            their own.
+        shape: Rows and columns of its weight.
+        value: Value of the criterion.
+        slices: The adapted slices of a fused projection; None adapts it as one weight.
     """
     out_features, in_features = shape
-    if module.rpartition('.')[2] == 'qkv':
-        return slices * (in_features + out_features // 3)
-    return in_features + out_features
-
-
-def rank_limit(module: str, shape: tuple[int, int]) -> int:
-    """Return the largest rank that a module can take."""
-    out_features, in_features = shape
-    return min(in_features, out_features // 3 if module.rpartition('.')[2] == 'qkv' else out_features)
+    parts = adapted_slices(module, slices)
+    if not parts:
+        return Site(value, in_features + out_features, min(in_features, out_features))
+    rows = out_features // len(layout_of(module))
+    return Site(value, len(parts) * (in_features + rows), min(in_features, rows))
 
 
 def build_rank_table(
     weights: Mapping[str, Tensor],
     criterion: str = 'stable_rank',
     budget: Mapping[str, float] | None = None,
-    slices: int = 2,
+    slices: Sequence[str] | None = 'qv',
     source: str = '',
     cache: MutableMapping[str, list] | None = None,
 ) -> RankTable:
@@ -43,7 +45,8 @@ def build_rank_table(
             tables.
         criterion: A name in :data:`mmlora.ranks.criteria.CRITERIA`.
         budget: As in :func:`mmlora.ranks.budget.allocate`.
-        slices: How many of q, k and v are adapted in a fused projection; only the parameter counts depend on it.
+        slices: Which of q, k and v are adapted in a fused projection; None adapts it as one weight. Parameter counts
+            and limits depend on it.
         source: Where the weights came from, for people.
         cache: Spectra by the hash of the weight.
 
@@ -54,12 +57,9 @@ def build_rank_table(
         raise ValueError('no weights to choose ranks for')
     value_of = resolve_criterion(criterion)
     spectra = {name: spectrum(weight, name, cache) for name, weight in weights.items()}
-    values = {name: value_of(s) for name, s in spectra.items()}
-    sites = [
-        Site(values[name], rank_cost(name, s.shape, slices), rank_limit(name, s.shape)) for name, s in spectra.items()
-    ]
+    sites = [site_of(name, s.shape, value_of(s), slices) for name, s in spectra.items()]
     rows = tuple(
-        RankRow(name, rank, criterion, values[name], s.sigma1, s.fro, rank * site.cost)
+        RankRow(name, rank, criterion, site.value, s.sigma1, s.fro, rank * site.cost)
         for (name, s), site, rank in zip(spectra.items(), sites, allocate(sites, budget), strict=True)
     )
     return RankTable(rows, source, weights_sha256(weights), dict(budget) if budget else None)

@@ -1,10 +1,11 @@
 """Budgets: from the value of a criterion for each weight to a whole rank for each weight.
 
 Without a budget the rank is the value rounded half to even, as the published tables are. With one, ranks are in
-proportion to the values and rounded by the largest remainder such that the budget is met as closely as whole ranks
-allow, from below.
+proportion to the values, rounded by the largest remainder, and what is left of the budget goes to the sites whose
+rounding lost most, as long as one more unit of rank fits.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,8 +56,8 @@ def _check_budget(budget: Mapping[str, float], sites: Sequence[Site]) -> tuple[s
     if not isinstance(budget, Mapping) or len(budget) != 1 or next(iter(budget)) not in BUDGETS:
         raise ValueError(f'budget must be None or a mapping with one of {BUDGETS}, got {budget!r}')
     name, total = next(iter(budget.items()))
-    if isinstance(total, bool) or not isinstance(total, (int, float)) or not total > 0:
-        raise ValueError(f'budget {name} must be a positive number, got {total!r}')
+    if isinstance(total, bool) or not isinstance(total, (int, float)) or not 0 < total < math.inf:
+        raise ValueError(f'budget {name} must be a positive finite number, got {total!r}')
     return name, total
 
 
@@ -70,9 +71,10 @@ def _largest_remainder(sites: Sequence[Site], cost: Sequence[int], total: float)
     shares = [min(max(s.value * low, 1), s.limit) for s in sites]
     ranks = [int(share) for share in shares]
     left = total - sum(c * r for c, r in zip(cost, ranks, strict=True))
-    order = sorted(range(len(sites)), key=lambda i: (ranks[i] - shares[i], i))
-    for i in order:
-        if cost[i] <= left and ranks[i] < sites[i].limit:
-            ranks[i] += 1
-            left -= cost[i]
-    return ranks
+    while True:
+        fits = [i for i in range(len(sites)) if cost[i] <= left and ranks[i] < sites[i].limit]
+        if not fits:
+            return ranks
+        most = min(fits, key=lambda i: (ranks[i] - shares[i], i))
+        ranks[most] += 1
+        left -= cost[most]

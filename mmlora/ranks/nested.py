@@ -4,6 +4,7 @@ A backbone describes its adapted modules as nested lists of names, ``[[qkv, proj
 ``[stage][block]``); ranks have the same shape, with a number in the place of each name.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def ranks_by_module(ranks: Any, sites: Sites) -> dict[str, int]:
     """
     if isinstance(ranks, Mapping):
         return _from_mapping(ranks, list(flatten_sites(sites)))
-    if isinstance(ranks, int) and not isinstance(ranks, bool):
+    if not isinstance(ranks, (list, tuple, bool)) and hasattr(ranks, '__index__'):
         return {name: _check(ranks, name) for name in flatten_sites(sites)}
     return dict(_walk(ranks, sites, 'lora_ranks'))
 
@@ -75,6 +76,6 @@ def _describe(sites: Sites) -> str:
 
 
 def _check(rank: Any, where: str) -> int:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+    if isinstance(rank, bool) or not hasattr(rank, '__index__') or rank < 0:
         raise ValueError(f'{where} must be a whole number of at least 0, got {rank!r}')
-    return rank
+    return operator.index(rank)

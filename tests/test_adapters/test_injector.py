@@ -14,6 +14,7 @@ from mmlora.adapters import (
     adapter_parameter_names,
     freeze,
     inject,
+    inject_exact,
     merge_adapters,
     merged_state_dict,
     parameter_report,
@@ -173,6 +174,76 @@ def test_layers_that_are_never_called_are_refused():
     beit = BEiTViT(arch=ARCH, img_size=32, patch_size=16)
     with pytest.raises(ValueError, match='BEiTAttention'):
         inject(beit, ['attn.qkv'], rank=2)
+
+
+class Block(nn.Module):
+    """Stand-in for attention with fused projections."""
+
+    def __init__(self):
+        super().__init__()
+        self.kv, self.fc = nn.Linear(8, 16), nn.Linear(8, 8)
+        self.sub = nn.ModuleDict({'fc': nn.Linear(8, 8)})
+        self.tied = self.fc
+
+
+def test_a_fused_kv():
+    layers = inject(Block(), ['kv'], rank=2)
+    assert layers['kv'].ranks == {'v': 2}
+    assert inject(Block(), ['kv'], rank=2, slices='qkv')['kv'].ranks == {'k': 2, 'v': 2}
+    with pytest.raises(ValueError, match="none of which is among the slices 'q'"):
+        inject(Block(), ['kv'], rank=2, slices='q')
+
+
+def test_exact_names_are_no_patterns():
+    layers = inject_exact(Block(), {'sub.fc': 4, 'fc': 2})
+    assert {name: layer.ranks for name, layer in layers.items()} == {'sub.fc': {'': 4}, 'fc': {'': 2}}
+
+
+def test_a_shared_layer_is_adapted_under_all_its_names():
+    model = Block()
+    inject(model, [r'fc'], ranks={'sub.fc': 0})
+    assert isinstance(model.fc, LoRALinear) and model.tied is model.fc
+
+
+def test_a_layer_that_computes_something_else_is_refused():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(TypeError, match='a.*got a Doubled'):
+        inject(nn.ModuleDict({'a': Doubled(4, 4)}), ['a'], rank=1)
+
+
+def test_heads_beside_each_other_are_refused():
+    from mmpretrain.models.utils.attention import LeAttention
+
+    model = nn.ModuleDict({'attn': LeAttention(8, 4, 2)})
+    with pytest.raises(ValueError, match='LeAttention.*slices=None'):
+        inject(model, ['attn.qkv'], rank=1)
+    assert type(inject(model, ['attn.qkv'], rank=1, slices=None)['attn.qkv']) is LoRALinear
+
+
+def test_frozen_batch_norm_thaws_and_survives_conversion():
+    x = torch.randn(4, 3, 32, 32)
+    model = ResNet(18, stem_channels=8, base_channels=8)
+    freeze(model)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    converted.train()
+    state = copy.deepcopy(converted.state_dict())
+    converted.eval()
+    converted(x)
+    converted.train()
+    for module in converted.modules():
+        module.training = True
+    converted(x)
+    assert all(torch.equal(value, state[key]) for key, value in converted.state_dict().items())
+    model = ResNet(18, stem_channels=8, base_channels=8)
+    freeze(model)
+    freeze(model, [name for name, _ in model.named_parameters()])
+    before = model.bn1.running_mean.clone()
+    model.train()
+    model(x)
+    assert not torch.equal(model.bn1.running_mean, before)
 
 
 def test_a_bare_linear_is_no_model():

@@ -19,7 +19,10 @@ from torch.utils.data import Dataset
 
 from mmlora.adapters import adapted_layers
 from mmlora.apis import parse_budget, ranks_from_checkpoint, settle_ranks
+from mmlora.engine import StableRankHook
+from mmlora.engine.adaptation import check_scalings, describe_adaptation
 from mmlora.io.checkpoint import load_checkpoint
+from mmlora.models import VitSR_LoRA
 from mmlora.ranks import RankTable
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=4, feedforward_channels=32)
@@ -68,6 +71,38 @@ class TestSettle:
         del cfg.model.backbone['init_cfg']
         assert ranks_of(MODELS.build(cfg.model)) == table.ranks
         assert 'stable_rank' not in str(cfg.model.backbone), 'the dumped config holds numbers'
+
+    def test_the_default_of_the_backbone_is_kept(self):
+        cfg = config(dict(type='AdaptedBackbone', backbone=dict(type='VisionTransformer', **VIT), targets=['qkv']))
+        assert settle_ranks(cfg) is None
+        assert set(ranks_of(MODELS.build(cfg.model)).values()) == {8}
+
+    def test_the_budget_of_the_backbone_is_spent_once(self, files):
+        backbone = dict(type='VitSR_LoRA', rank_budget=dict(mean_rank=2), init_cfg=pretrained(files['vit']), **VIT)
+        cfg = config(backbone)
+        assert sum(settle_ranks(cfg).ranks.values()) == 8
+        assert sum(ranks_of(MODELS.build(cfg.model)).values()) == 8
+
+    @pytest.mark.parametrize('kind', [VitSR_LoRA, 'mmlora.models.backbones.vit_sr_lora.VitSR_LoRA'])
+    @pytest.mark.parametrize('hook', [StableRankHook, 'mmlora.engine.hooks.stable_rank_hook.StableRankHook'])
+    def test_types_of_lazy_configs(self, files, kind, hook):
+        cfg = config(
+            dict(type=kind, init_cfg=pretrained(files['vit']), **VIT),
+            custom_hooks=[dict(type=hook, budget=dict(mean_rank=2))],
+        )
+        assert sum(settle_ranks(cfg).ranks.values()) == 8
+
+    def test_a_backbone_below_another_name(self, files):
+        inner = dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT)
+        cfg = Config(dict(model=dict(type='x', parts=[dict(type='y', student=inner)])))
+        assert len(settle_ranks(cfg).ranks) == 4 and len(cfg.model.parts[0].student.lora_ranks) == 2
+
+    def test_two_adapted_backbones_need_numbers(self, files):
+        inner = dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT)
+        with pytest.raises(ValueError, match='2 adapted backbones'):
+            settle_ranks(Config(dict(model=dict(type='x', a=inner, b=dict(inner, lora_ranks=3)))))
+        numbers = dict(type='x', a=dict(inner, lora_ranks=2), b=dict(inner, lora_ranks=3))
+        assert settle_ranks(Config(dict(model=numbers))) is None
 
     def test_from_load_from(self, files):
         cfg = config(dict(type='mmlora.VitSR_LoRA', **VIT), load_from=files['whole'])
@@ -119,18 +154,11 @@ class TestSettle:
     def test_a_config_without_adapters(self):
         assert settle_ranks(config(dict(type='VisionTransformer', **VIT))) is None
 
-    @pytest.mark.parametrize('meta', ['rank_table', 'ranks', 'whole_model'])
     @pytest.mark.parametrize('asked', ['stable_rank', [[1, 1], [1, 1]], None])
-    def test_a_checkpoint_with_a_table_wins(self, files, tmp_path, meta, asked):
+    def test_a_checkpoint_with_a_table_wins(self, files, tmp_path, asked):
         ranks = {'layers.0.attn.qkv': 5, 'layers.0.attn.proj': 6, 'layers.1.attn.qkv': 7, 'layers.1.attn.proj': 8}
         rows = [dict(module=m, rank=r) for m, r in ranks.items()]
-        sliced = {f'backbone.{m}': {'q': r, 'v': r} if m.endswith('qkv') else r for m, r in ranks.items()}
-        own = {
-            'rank_table': {'rank_table': dict(rows=rows), 'ranks': sliced},
-            'ranks': {'ranks': ranks},
-            'whole_model': {'ranks': sliced},
-        }[meta]
-        torch.save({'state_dict': {}, 'meta': {'mmlora': own}}, tmp_path / 'c.pth')
+        torch.save({'state_dict': {}, 'meta': {'mmlora': {'rank_table': dict(rows=rows)}}}, tmp_path / 'c.pth')
         cfg = config(dict(type='VitSR_LoRA', lora_ranks=asked, **VIT))
         assert settle_ranks(cfg, str(tmp_path / 'c.pth')).ranks == ranks
         assert cfg.model.backbone.lora_ranks == [[5, 6], [7, 8]]
@@ -212,6 +240,19 @@ class TestHook:
         scalars = next(work_dir.glob('*/vis_data/scalars.json')).read_text()
         assert 'stable_rank/change' in scalars
 
+    def test_tracks_iterations(self, files, work_dir):
+        run(self.config(files, by_epoch=False, interval=2), work_dir, 2)
+        rows = list(csv.DictReader((work_dir / 'stable_ranks.csv').open()))
+        assert [row['iter'] for row in rows] == [i for i in '24' for _ in range(4)]
+
+    def test_a_backbone_below_another_name(self, files, work_dir):
+        cfg = self.config(files)
+        runner = run(cfg, work_dir, 1)
+        wrapped = torch.nn.ModuleDict({'student': runner.model})
+        about = describe_adaptation(wrapped, cfg.rank_table)
+        assert about['rank_table'] == cfg.rank_table
+        assert list(about['ranks'])[0] == 'student.backbone.layers.0.attn.qkv'
+
     def test_a_resumed_run_goes_on_in_the_same_track(self, files, work_dir):
         run(self.config(files), work_dir, 1)
         cfg = self.config(files)
@@ -235,7 +276,7 @@ class TestHook:
 
     def test_a_model_without_adapters(self, files, work_dir):
         cfg = config(dict(type='VisionTransformer', **VIT), custom_hooks=[dict(type='StableRankHook')])
-        with pytest.raises(ValueError, match='no adapted layer'):
+        with pytest.raises(ValueError, match='needs one adapted backbone.*has 0'):
             run(cfg, work_dir)
 
     @pytest.mark.parametrize(('kwargs', 'match'), [(dict(criterion='x'), "'x'"), (dict(interval=-1), '-1')])
@@ -244,6 +285,29 @@ class TestHook:
 
         with pytest.raises(ValueError, match=match):
             HOOKS.build(dict(type='StableRankHook', **kwargs))
+
+
+class TestAdaptation:
+    """What a checkpoint says of how the model was adapted."""
+
+    def model(self, **kwargs):
+        return MODELS.build(config(dict(type='VitSR_LoRA', **{'lora_ranks': [[2, 0], [2, 3]], **kwargs, **VIT})).model)
+
+    def test_rank_zero_is_part_of_the_table(self, tmp_path):
+        about = describe_adaptation(self.model())
+        assert about['ranks']['backbone.layers.0.attn.qkv'] == {'q': 2, 'v': 2}
+        assert 'backbone.layers.0.attn.proj' not in about['ranks']
+        torch.save({'state_dict': {}, 'meta': {'mmlora': about}}, tmp_path / 'c.pth')
+        cfg = config(dict(type='VitSR_LoRA', lora_ranks=1, **VIT))
+        settle_ranks(cfg, str(tmp_path / 'c.pth'))
+        assert cfg.model.backbone.lora_ranks == [[2, 0], [2, 3]]
+
+    def test_another_scaling_is_refused(self):
+        about = json.loads(json.dumps(describe_adaptation(self.model(lora_alpha=8))))
+        check_scalings(self.model(lora_alpha=8), about)
+        check_scalings(self.model(), None)
+        with pytest.raises(ValueError, match=r"qkv was trained with the scaling .*4.0.*has .*25.0.*lora_alpha"):
+            check_scalings(self.model(lora_alpha=50), about)
 
 
 class TestTool:
@@ -271,6 +335,16 @@ class TestTool:
         done = self.run(tmp_path / 'conv.pth')
         assert done.returncode == 2
         assert 'no attention weights' in done.stderr and 'conv.weight' in done.stderr
+
+    def test_bad_arguments(self, files, tmp_path):
+        (tmp_path / 'file').write_text('')
+        for args, text in (
+            ((files['vit'], '--slices', 'xxyzw'), 'xxyzw'),
+            ((files['vit'], '--budget', 'mean_rank=inf'), 'finite'),
+            ((files['vit'], '--out', tmp_path / 'file'), 'file'),
+        ):
+            done = self.run(*args)
+            assert done.returncode == 2 and text in done.stderr and 'Traceback' not in done.stderr
 
     def test_the_function_behind_it(self, files, tmp_path):
         assert ranks_from_checkpoint(files['swin']).rows[0].module == 'stages.0.blocks.0.attn.w_msa.qkv'

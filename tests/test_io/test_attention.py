@@ -168,14 +168,31 @@ def test_published_factors():
         'backbone.stages.0.blocks.0.attn.qkv.weight': torch.ones(2, 2),
         'head.qkv.lora_A': torch.ones(2, 2),
     }
-    assert convert_published(state, 'backbone.') == 1
+    own = {f'layers.0.attn.qkv.lora_{f}_{s}' for f in 'AB' for s in 'qv'} | {'layers.0.attn.proj.lora_A'}
+    assert convert_published(state, own, 'backbone.') == 1
     assert torch.equal(state['backbone.layers.0.attn.qkv.lora_A_v'], torch.tensor([[4.0, 5.0], [6.0, 7.0]]))
     assert torch.equal(state['backbone.layers.0.attn.qkv.lora_B_q'], torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
     assert 'backbone.layers.0.attn.proj.lora_A' in state and 'head.qkv.lora_A' in state
     assert 'backbone.stages.0.blocks.0.attn.qkv.weight' not in state
-    assert convert_published(state, 'backbone.') == 0
+    assert convert_published(state, own, 'backbone.') == 0
     with pytest.raises(ValueError, match='3 rows'):
-        convert_published({'layers.0.attn.qkv.lora_A': torch.ones(3, 2)})
+        convert_published({'layers.0.attn.qkv.lora_A': torch.ones(3, 2)}, own)
+
+
+def test_what_the_model_knows_is_not_converted():
+    state = {'layers.0.attn.qkv.lora_A': torch.ones(2, 2), 'stages.1.blocks.0.attn.qkv.weight': torch.ones(2, 2)}
+    assert convert_published(state, set(state)) == 0 and len(state) == 2
+
+
+def test_towers_of_one_kind_keep_their_names():
+    state = {f'{tower}blocks.0.attn.{e}.weight': torch.ones(2, 2)
+             for tower in ('visual_encoder.', 'visual_encoder_m.') for e in ('qkv', 'proj')}  # fmt: skip
+    assert len(find_linear_weights(state)[0]) == 4
+
+
+def test_weights_under_an_unknown_name_are_named():
+    with pytest.raises(ValueError, match=r"under \['student'\]"):
+        unwrap({'student': {'a': torch.ones(1)}, 'epoch': 3})
 
 
 class TestCache:

@@ -283,7 +283,8 @@ class TestSymbolicRanks:
 
     def test_a_checkpoint_with_a_table_of_its_own(self, checkpoint, tmp_path):
         state = torch.load(checkpoint, weights_only=True)
-        state['meta'] = {'mmlora': {'ranks': dict(zip(self.expected(checkpoint), (1, 2, 3, 4), strict=True))}}
+        rows = [dict(module=m, rank=r) for m, r in zip(self.expected(checkpoint), (1, 2, 3, 4), strict=True)]
+        state['meta'] = {'mmlora': {'rank_table': {'rows': rows}}}
         torch.save(state, tmp_path / 'own.pth')
         assert list(VitSR_LoRA(lora_ranks=str(tmp_path / 'own.pth'), **VIT).rank_table.ranks.values()) == [1, 2, 3, 4]
 
@@ -384,6 +385,47 @@ class TestLoadGuard:
             VitSR_LoRA(lora_ranks=1, init_cfg=[dict(type='TruncNormal', layer='Linear')], **VIT)
 
 
+SWEEP = {
+    'vit_raw': (dict(type='VisionTransformer', out_type='raw', **VIT), 32),
+    'deit3': (dict(type='DeiT3', **VIT), 32),
+    'eva02': (dict(type='ViTEVA02', **VIT), 32),
+    'swin_v2': (
+        dict(
+            type='SwinTransformerV2', window_size=[2] * 4, img_size=64,
+            arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], extra_norm_every_n_blocks=0),
+        ), 64,
+    ),
+    'tiny_vit': (dict(type='TinyViT', arch='5m', img_size=(64, 64), window_size=[2] * 4), 64),
+    'pcpvt': (dict(type='PCPVT', arch='small'), 64),
+    'mixer': (dict(type='MlpMixer', arch=dict(embed_dims=16, num_layers=2, tokens_mlp_dims=8, channels_mlp_dims=32),
+                   img_size=32, patch_size=16), 32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('slices', ['qv', None])
+@pytest.mark.parametrize('case', SWEEP)
+def test_sweep_of_backbones(case, slices):
+    """Every adapter of a backbone is called, and the backbone loads what it saves."""
+    inner, size = SWEEP[case]
+    targets = {'swin_v2': r'.*(proj|ffn.*)'}.get(case, '.*')
+    cfg = dict(type='AdaptedBackbone', backbone=inner, targets=targets, lora_ranks=1, lora_slices=slices)
+    if case == 'tiny_vit' and slices:
+        with pytest.raises(ValueError, match='LeAttention.*slices=None'):
+            MODELS.build(copy.deepcopy(cfg))
+        return
+    model = MODELS.build(copy.deepcopy(cfg))
+    called = set()
+    for name, layer in adapted_layers(model).items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    model.eval()
+    with torch.no_grad():
+        model(torch.randn(1, 3, size, size))
+    assert called == set(adapted_layers(model))
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(state, strict=case != 'swin_v2')  # its own hook drops a buffer that it derives
+    model.load_state_dict({k: v for k, v in state.items() if '.lora_' not in k}, strict=False)
+
+
 class TestOptions:
     def test_trained_backbone(self):
         model = VitSR_LoRA(lora_ranks=1, frozen=False, **VIT)
@@ -397,6 +439,23 @@ class TestOptions:
         layer = model.layers[0].attn.qkv
         assert layer.scalings == {'k': 4.0} and layer.lora_dropout.p == 0.3
         assert model.layers[1].attn.proj.scalings == {'': 4.0}
+
+    def test_a_projection_adapted_as_one_loads_its_own_checkpoint(self):
+        model = fill(VitSR_LoRA(lora_ranks=2, lora_slices=None, **VIT))
+        twin = VitSR_LoRA(lora_ranks=2, lora_slices=None, **VIT)
+        twin.load_state_dict(model.state_dict())
+        assert torch.equal(twin.layers[0].attn.qkv.lora_A, model.layers[0].attn.qkv.lora_A)
+
+    def test_stages_that_freeze_adapters_are_refused(self):
+        with pytest.raises(ValueError, match='frozen_stages=1 switches .* stages.0.blocks.0'):
+            SwinSR_LoRA(lora_ranks=1, frozen_stages=1, **SWIN)
+
+    def test_a_budget_needs_a_criterion(self):
+        with pytest.raises(ValueError, match='rank_budget.*lora_ranks=2'):
+            VitSR_LoRA(lora_ranks=2, rank_budget=dict(mean_rank=2), **VIT)
+
+    def test_numpy_numbers_are_ranks(self):
+        assert VitSR_LoRA(lora_ranks=np.int64(2), **VIT).rank_table.rows[0].rank == 2
 
     @pytest.mark.parametrize('slices', ['', 'qo', 'qq'])
     def test_bad_slices(self, slices):

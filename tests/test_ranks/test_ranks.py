@@ -130,6 +130,9 @@ class TestBudget:
         assert allocate(sites, {'params': 100}) == [10, 20, 70]
         assert allocate(sites, {'params': 103}) == [10, 21, 72]
 
+    def test_what_is_left_is_spent(self):
+        assert allocate([Site(1.0, 1, 64), Site(1.0, 10, 64)], {'params': 24}) == [4, 2]
+
     @pytest.mark.parametrize(
         ('budget', 'match'),
         [
@@ -137,6 +140,7 @@ class TestBudget:
             ({'mean_rank': 65}, 'at most 320'),
             ({'params': 50}, 'at least 110'),
             ({'params': -1}, '-1'),
+            ({'mean_rank': float('inf')}, 'finite'),
             ({'params': 'many'}, 'many'),
             ({'ranks': 3}, 'ranks'),
             ({}, 'mean_rank'),
@@ -198,6 +202,11 @@ class TestTable:
             build_rank_table({'a': torch.eye(3)}, 'stable')
         with pytest.raises(ValueError, match='no weights'):
             build_rank_table({})
+
+    @pytest.mark.parametrize(('slices', 'cost'), [('qv', 18), ('q', 9), ('qkv', 27), (None, 19)])
+    def test_parameters_of_a_fused_projection(self, slices, cost):
+        row = build_rank_table({'a.qkv': torch.randn(15, 4)}, slices=slices).rows[0]
+        assert row.params == row.rank * cost
 
     def test_a_new_criterion_is_one_entry(self, monkeypatch):
         monkeypatch.setitem(CRITERIA, 'spectral', lambda s: s.sigma1)

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...registry import HOOKS, register
+from ..adaptation import unwrap_model
 
 KEY = 'gradients'
 
@@ -28,7 +28,8 @@ class AccumulationHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the gradients that wait, if there are any."""
-        gradients = {name: p.grad.cpu() for name, p in _model(runner).named_parameters() if p.grad is not None}
+        parameters = unwrap_model(runner.model).named_parameters()
+        gradients = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
         if not gradients:
             return
         if runner.world_size > 1:
@@ -42,12 +43,15 @@ class AccumulationHook(Hook):
         self._gradients = checkpoint.get(KEY, {}) if runner._resume else {}
 
     def before_train(self, runner: Runner) -> None:
-        """Give the gradients to the parameters."""
-        parameters = dict(_model(runner).named_parameters())
+        """Give the gradients to the parameters.
+
+        Raises:
+            ValueError: A gradient belongs to no parameter of the model.
+        """
+        parameters = dict(unwrap_model(runner.model).named_parameters())
+        unknown = sorted(set(self._gradients) - set(parameters))
+        if unknown:
+            raise ValueError(f'the checkpoint holds gradients of parameters that the model lacks: {unknown[:5]}')
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name])
         self._gradients = {}
-
-
-def _model(runner: Runner) -> torch.nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -7,29 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn as nn
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, save_checkpoint
 
-from ...adapters import adapted_layers
 from ...io.atomic import write_text
 from ...io.checkpoint import load_checkpoint
 from ...io.plain import plain_checkpoint
 from ...registry import HOOKS, register
-from ...version import __version__
+from ..adaptation import describe_adaptation, unwrap_model
 
 ATOMIC = {'backend': 'mmlora_atomic'}
 POINTER = 'last_checkpoint'
 VALIDATED = 'mmlora_validated_iter'
 """Where the message hub keeps the iteration of the last finished validation."""
-
-
-def adapter_ranks(model: nn.Module) -> dict[str, int | dict[str, int]]:
-    """Return ``{module: rank}``, or ``{module: {slice: rank}}`` for fused projections, of all adapted layers."""
-    ranks = {name: layer.ranks for name, layer in adapted_layers(model).items()}
-    return {name: own[''] if set(own) == {''} else own for name, own in ranks.items()}
 
 
 @register(HOOKS, bare=False)
@@ -41,7 +32,7 @@ class CheckpointHook(StockCheckpointHook):
 
     What is saved is plain data that ``torch.load(weights_only=True)`` reads.
 
-    ``meta['mmlora']`` says how the model was adapted: ``version``, ``ranks`` and, where there is one, ``rank_table``.
+    ``meta['mmlora']`` says how the model was adapted; see :func:`mmlora.engine.adaptation.describe_adaptation`.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -58,11 +49,8 @@ class CheckpointHook(StockCheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Say how the model was adapted and turn the checkpoint into plain data."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         about = checkpoint.setdefault('meta', {}).setdefault('mmlora', {})
-        about.update(version=__version__, ranks=adapter_ranks(model))
-        if runner.cfg.get('rank_table'):
-            about.setdefault('rank_table', runner.cfg['rank_table'])
+        about.update(describe_adaptation(unwrap_model(runner.model), runner.cfg.get('rank_table')))
         plain = plain_checkpoint(checkpoint)
         checkpoint.clear()
         checkpoint.update(plain)

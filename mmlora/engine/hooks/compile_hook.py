@@ -4,10 +4,10 @@ import difflib
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...registry import HOOKS, register
+from ..adaptation import unwrap_model
 
 
 @register(HOOKS)
@@ -35,7 +35,7 @@ class CompileHook(Hook):
         Raises:
             ValueError: The model has no such module.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         modules = dict(model.named_modules())
         if self.target not in modules:
             close = difflib.get_close_matches(self.target, modules, n=3) or list(dict(model.named_children()))

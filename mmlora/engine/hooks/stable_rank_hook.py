@@ -4,18 +4,20 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...adapters import LowRankLinear, adapted_layers
 from ...io.atomic import write_text
 from ...io.rank_files import write_exports
+from ...models.backbones.adapt import find_adapted
 from ...ranks import CRITERIA, RankTable, Spectrum, product_spectrum, spectrum, stable_rank
 from ...registry import HOOKS, register
+from ..adaptation import unwrap_model
 
 TRACK_FILE = 'stable_ranks.csv'
 
@@ -28,12 +30,13 @@ class StableRankHook(Hook):
     :func:`mmlora.apis.settle_ranks` reads ``criterion`` and ``budget`` before the model is built. The hook then reports
     the table, checks that it fits the loaded weights, writes ``ranks.json``, ``ranks.csv``, ``ranks.png`` and
     ``ranks_config.py`` to the work directory, puts the table into the meta of each checkpoint, and tracks the stable
-    rank of W and of the change in ``stable_ranks.csv``.
+    rank of W and of the change, and the relative size of the change, in ``stable_ranks.csv``.
 
     Args:
         criterion: A name in :data:`mmlora.ranks.CRITERIA`.
         budget: As in :func:`mmlora.ranks.allocate`.
-        interval: Epochs between two entries of the track; 0 tracks nothing.
+        interval: Epochs, or iterations, between two entries of the track; 0 tracks nothing.
+        by_epoch: Whether ``interval`` counts epochs. Loops that count iterations have one epoch, which ends with them.
         strict: Whether a table that was computed from other weights than those loaded is an error. False warns.
         out_dir: Folder of the exports, by default the work directory.
 
@@ -48,6 +51,7 @@ class StableRankHook(Hook):
         criterion: str = 'stable_rank',
         budget: Mapping[str, float] | None = None,
         interval: int = 1,
+        by_epoch: bool = True,
         strict: bool = True,
         out_dir: str | None = None,
     ) -> None:
@@ -58,9 +62,11 @@ class StableRankHook(Hook):
         self.criterion = criterion
         self.budget = budget
         self.interval = interval
+        self.by_epoch = by_epoch
         self.strict = strict
         self.out_dir = out_dir
         self.table: RankTable | None = None
+        self._layers: dict[str, LowRankLinear] = {}
         self._track: list[dict] = []
         self._frozen: dict[str, float] = {}
 
@@ -70,16 +76,22 @@ class StableRankHook(Hook):
         Raises:
             ValueError: The model has no adapted layer, or the table does not fit it.
         """
-        layers = _layers(runner)
-        if not layers:
-            raise ValueError('StableRankHook found no adapted layer: use VitSR_LoRA, SwinSR_LoRA or AdaptedBackbone')
-        self.table = _table(runner)
-        self._check(runner, layers)
+        backbones = find_adapted(unwrap_model(runner.model))
+        if len(backbones) != 1:
+            raise ValueError(
+                'StableRankHook needs one adapted backbone (VitSR_LoRA, SwinSR_LoRA or AdaptedBackbone), the model has '
+                f'{len(backbones)} {list(backbones)}'
+            )
+        backbone = next(iter(backbones.values()))
+        self._layers = adapted_layers(backbone)
+        settled = runner.cfg.get('rank_table')
+        self.table = RankTable.from_dict(settled, 'cfg.rank_table') if settled else backbone.rank_table
+        self._check(runner)
         runner.logger.info(f'Ranks:\n{self.table}')
         if is_main_process():
             files = write_exports(self.table, self.out_dir or runner.work_dir)
             runner.logger.info(f'Ranks written to {", ".join(str(f) for f in files.values())}')
-            self._track = _read_track(self._track_file(runner), runner.epoch)
+            self._track = _read_track(self._track_file(runner), runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the table into the meta of the checkpoint."""
@@ -88,9 +100,17 @@ class StableRankHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the stable ranks of this epoch."""
-        if not self.interval or not is_main_process() or not self.every_n_epochs(runner, self.interval):
-            return
-        rows = [self._measure(runner.epoch + 1, name, layer) for name, layer in _layers(runner).items()]
+        if self.by_epoch and self.interval and self.every_n_epochs(runner, self.interval):
+            self._write(runner, runner.epoch + 1, runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Write the stable ranks of this iteration, if ``interval`` counts them."""
+        if not self.by_epoch and self.interval and self.every_n_train_iters(runner, self.interval):
+            self._write(runner, runner.epoch + 1, runner.iter + 1)
+
+    @master_only
+    def _write(self, runner: Runner, epoch: int, iteration: int) -> None:
+        rows = [self._measure(epoch, iteration, name, layer) for name, layer in self._layers.items()]
         self._track += rows
         out = io.StringIO()
         writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator='\n')
@@ -102,10 +122,12 @@ class StableRankHook(Hook):
             mean = sum(row['change'] for row in known) / len(known)
             relative = sum(row['relative_norm'] for row in known) / len(known)
             runner.visualizer.add_scalars(
-                {'stable_rank/change': mean, 'stable_rank/relative_norm': relative}, step=runner.epoch + 1
+                {'stable_rank/change': mean, 'stable_rank/relative_norm': relative},
+                step=epoch if self.by_epoch else iteration,
             )
 
-    def _check(self, runner: Runner, layers: dict[str, LowRankLinear]) -> None:
+    def _check(self, runner: Runner) -> None:
+        layers = self._layers
         other = {row.module for row in self.table.rows if row.rank} ^ set(layers)
         if other:
             raise ValueError(f'the rank table and the model adapt different modules: {sorted(other)[:5]}')
@@ -128,7 +150,7 @@ class StableRankHook(Hook):
                 runner.logger.warning(text)
                 return
 
-    def _measure(self, epoch: int, name: str, layer: LowRankLinear) -> dict:
+    def _measure(self, epoch: int, iteration: int, name: str, layer: LowRankLinear) -> dict:
         weight = layer.frozen_weight
         if name not in self._frozen or layer.weight.requires_grad:
             self._frozen[name] = stable_rank(spectrum(weight, name))
@@ -136,6 +158,7 @@ class StableRankHook(Hook):
         norm = float(weight.detach().float().norm())
         return {
             'epoch': epoch,
+            'iter': iteration,
             'module': name,
             'weight': self._frozen[name],
             'change': '' if change is None else stable_rank(change),
@@ -144,22 +167,6 @@ class StableRankHook(Hook):
 
     def _track_file(self, runner: Runner) -> Path:
         return Path(self.out_dir or runner.work_dir) / TRACK_FILE
-
-
-def _layers(runner: Runner) -> dict[str, LowRankLinear]:
-    """Return the adapted layers, named as within the backbone."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return {name.removeprefix('backbone.'): layer for name, layer in adapted_layers(model).items()}
-
-
-def _table(runner: Runner) -> RankTable:
-    if runner.cfg.get('rank_table'):
-        return RankTable.from_dict(runner.cfg['rank_table'], 'cfg.rank_table')
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for module in model.modules():
-        if isinstance(getattr(module, 'rank_table', None), RankTable):
-            return module.rank_table
-    raise ValueError('the model has adapted layers but no rank table; build it with an adapted backbone')
 
 
 def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:
@@ -171,9 +178,9 @@ def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:
     return product_spectrum(b, a)
 
 
-def _read_track(path: Path, epoch: int) -> list[dict]:
-    """Return the entries of an earlier run up to the epoch that a resumed run starts from."""
-    if not path.is_file() or not epoch:
+def _read_track(path: Path, iteration: int) -> list[dict]:
+    """Return the entries of an earlier run up to the iteration that a resumed run starts from."""
+    if not path.is_file() or not iteration:
         return []
     rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8')))
-    return [row for row in rows if row['epoch'].isdigit() and int(row['epoch']) <= epoch]
+    return [row for row in rows if (row.get('iter') or '').isdigit() and int(row['iter']) <= iteration]

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 import torch.nn as nn
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
 from ...adapters import adapter_parameter_names
+from ...models.backbones.load_guard import DERIVED
 from ...registry import HOOKS, register
+from ..adaptation import check_scalings, unwrap_model
 
-DERIVED = ('relative_position_index', 'num_batches_tracked')
-"""Buffers that follow from the architecture; a checkpoint may lack them."""
 SHOWN = 10
 
 
@@ -98,7 +97,8 @@ class StrictLoadHook(Hook):
 
     Args:
         fine_tune: Whether ``load_from`` may bring pre-trained weights for another task: a classifier head that differs
-            (a warning says so) and no adapters at all. Resuming is strict in any case.
+            and what the model has no place for (warnings say so), and no adapters at all. Resuming is strict in any
+            case.
         allow_missing: Exact names that a checkpoint may lack.
         allow_unexpected: Exact names that a checkpoint may have too many.
         head: Beginnings of the names of the classifier head.
@@ -128,9 +128,7 @@ class StrictLoadHook(Hook):
         Raises:
             ValueError: They differ; the keys are listed.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrap_model(runner.model)
         report = compare_keys(model, checkpoint.get('state_dict', checkpoint))
         allowed = [k for k in report.missing if k in self.allow_missing]
         allowed += [k for k in report.unexpected if k in self.allow_unexpected]
@@ -142,11 +140,15 @@ class StrictLoadHook(Hook):
                 f'the checkpoint does not fit the model: {report}. Check that config and checkpoint belong together; '
                 'names that may differ go into allow_missing or allow_unexpected of StrictLoadHook'
             )
+        check_scalings(model, (checkpoint.get('meta') or {}).get('mmlora'))
 
     def _forgive(self, runner: Runner, model: nn.Module, report: KeyReport) -> KeyReport:
         head, report = report.split(key for key in report.keys() if key.startswith(self.head))
         if head:
             runner.logger.warning(f'The classifier head is not taken from the checkpoint, it differs: {head}')
+        extra, report = report.split(report.unexpected)
+        if extra:
+            runner.logger.warning(f'The checkpoint holds more than the model takes: {extra}')
         adapters = set(adapter_parameter_names(model))
         if adapters and adapters <= set(report.missing):
             runner.logger.info(f'The checkpoint holds no adapters; the {len(adapters)} tensors of ours start fresh.')

@@ -7,7 +7,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
-from ...adapters import adapter_parameter_names, freeze, inject
+from ...adapters import adapter_parameter_names, freeze, inject_exact
 from ...ranks import RankTable
 from .load_guard import LoadGuard
 
@@ -37,8 +37,8 @@ def adapt_backbone(
         **kwargs: Further arguments of the kind.
 
     Raises:
-        ValueError: An argument does not fit a module, or a ViT has a list of initialisers, the last of which would
-            draw the loaded position embedding anew.
+        ValueError: An argument does not fit a module; or a ViT has a list of initialisers, the last of which would
+            draw the loaded position embedding anew; or the backbone itself would freeze the adapters.
     """
     init_cfg = getattr(backbone, 'init_cfg', None)
     if isinstance(backbone, VisionTransformer) and isinstance(init_cfg, (list, tuple)):
@@ -46,29 +46,32 @@ def adapt_backbone(
             f'init_cfg must be one dict, got a list of {len(init_cfg)}: with a list VisionTransformer draws the '
             'position embedding anew after loading it'
         )
-    targets = list(table.ranks)
-    inject(
-        backbone,
-        targets,
-        ranks=table.ranks,
-        kind=kind,
-        slices=slices,
-        alpha=alpha,
-        scaling=scaling,
-        dropout=dropout,
-        **kwargs,
-    )
+    inject_exact(backbone, table.ranks, kind, slices, alpha=alpha, scaling=scaling, dropout=dropout, **kwargs)
     if frozen:
         freeze(backbone, adapter_parameter_names(backbone))
-    backbone.register_load_state_dict_pre_hook(LoadGuard(slices or 'qkv'))
+    backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
+    _check_that_adapters_learn(backbone)
     if all(rank == 0 for rank in table.ranks.values()):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
 
 
-def count_slices(slices: Sequence[str] | None) -> int:
-    """Return how many slices of a fused projection are adapted; a projection adapted as one counts as all."""
-    return 3 if slices is None else len(slices)
+def _check_that_adapters_learn(backbone: nn.Module) -> None:
+    # Some backbones freeze stages anew whenever they are set to training, adapters included.
+    backbone.train()
+    parameters = dict(backbone.named_parameters())
+    switched_off = sorted(n for n in adapter_parameter_names(backbone) if not parameters[n].requires_grad)
+    if switched_off:
+        raise ValueError(
+            f'{type(backbone).__name__} with frozen_stages={getattr(backbone, "frozen_stages", None)} switches '
+            f'{len(switched_off)} adapter tensors off, the first: {switched_off[0]}. Leave frozen_stages out: '
+            'the whole backbone is frozen but for its adapters'
+        )
+
+
+def find_adapted(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the adapted backbones inside a model by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(getattr(m, 'rank_table', None), RankTable)}
 
 
 def check_slices(slices: Mapping | Sequence[str] | None) -> None:

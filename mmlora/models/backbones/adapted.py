@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_slices, count_slices
+from .adapt import adapt_backbone, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import Skeleton
 
@@ -56,7 +56,7 @@ def AdaptedBackbone(
         select(targets, linear_names(model)),
         pretrained_checkpoint(inner.get('init_cfg')),
         rank_budget,
-        count_slices(lora_slices),
+        lora_slices,
     )
     adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen)
     return model

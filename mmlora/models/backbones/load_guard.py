@@ -12,7 +12,7 @@ from torch import Tensor
 from ...adapters import adapter_parameter_names
 from ...io.published import convert_published
 
-DERIVED = ('relative_position_index', 'num_batches_tracked')
+DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
 """Buffers that follow from the architecture; a checkpoint may lack them."""
 
 
@@ -22,13 +22,7 @@ class LoadGuard:
     A checkpoint must hold every frozen weight in the right shape, and either no factors (pre-trained weights) or all
     of them in the ranks of the model. Ranks are never adopted while loading, because the optimizer would miss the new
     tensors.
-
-    Args:
-        slices: Adapted slices of a fused projection, for the layout of published checkpoints.
     """
-
-    def __init__(self, slices: Sequence[str] = 'qv') -> None:
-        self.slices = tuple(slices)
 
     def __call__(self, module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Check the keys of ``state_dict`` that begin with ``prefix``.
@@ -36,8 +30,8 @@ class LoadGuard:
         Raises:
             ValueError: Keys are missing, misshapen or of other ranks; each is named with both shapes.
         """
-        convert_published(state_dict, prefix, self.slices)
         own = module.state_dict()
+        convert_published(state_dict, own, prefix)
         factors = adapter_parameter_names(module)
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         base = [key for key in own if key not in factors and not key.endswith(DERIVED)]

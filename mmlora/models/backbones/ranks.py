@@ -1,7 +1,7 @@
 """What ``lora_ranks`` of a backbone means: from numbers, names and files to a rank for each adapted module."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def resolve_ranks(
     sites: Sites,
     source: str | None = None,
     budget: Mapping[str, float] | None = None,
-    slices: int = 2,
+    slices: Sequence[str] | None = 'qv',
 ) -> RankTable:
     """Return the rank table that ``lora_ranks`` means for the modules of a backbone.
 
@@ -41,13 +41,15 @@ def resolve_ranks(
         sites: Names of the adapted modules, nested as the backbone nests them.
         source: Checkpoint of the frozen weights, for a criterion.
         budget: As in :func:`mmlora.ranks.allocate`.
-        slices: How many of q, k and v are adapted on a fused projection.
+        slices: Which of q, k and v are adapted on a fused projection; None adapts it as one weight.
 
     Raises:
         ValueError: The ranks do not fit the modules, or the name is unknown, or a criterion has no source.
         FileNotFoundError: A file does not exist.
     """
     modules = list(flatten_sites(sites))
+    if budget is not None and (not is_symbolic(lora_ranks) or str(lora_ranks or '') in PRESETS):
+        raise ValueError(f'rank_budget={budget!r} needs ranks from a criterion, but lora_ranks={lora_ranks!r} is given')
     if not is_symbolic(lora_ranks):
         return _manual(ranks_by_module(lora_ranks, sites), 'manual')
     text = str(lora_ranks or 'stable_rank')
@@ -88,21 +90,9 @@ def table_in_checkpoint(checkpoint: Mapping[str, Any], where: str) -> RankTable 
     """
     meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     own = meta.get('mmlora') if isinstance(meta, Mapping) else None
-    if not isinstance(own, Mapping):
+    if not isinstance(own, Mapping) or not own.get('rank_table'):
         return None
-    if own.get('rank_table'):
-        return RankTable.from_dict(own['rank_table'], f'the rank table of {where}')
-    ranks = own.get('ranks')
-    if not isinstance(ranks, Mapping) or not ranks:
-        return None
-    return _manual({name.removeprefix('backbone.'): _one_rank(rank) for name, rank in ranks.items()}, str(where))
-
-
-def _one_rank(rank: int | Mapping[str, int]) -> Any:
-    """Return the rank that all slices of a fused projection share, or what was given where they differ."""
-    if isinstance(rank, Mapping) and len(set(rank.values())) == 1:
-        return next(iter(rank.values()))
-    return rank
+    return RankTable.from_dict(own['rank_table'], f'the rank table of {where}')
 
 
 def _compute(
@@ -111,7 +101,7 @@ def _compute(
     modules: list[str],
     criterion: str,
     budget: Mapping[str, float] | None,
-    slices: int,
+    slices: Sequence[str] | None,
 ) -> RankTable:
     weights = select_weights(unwrap(checkpoint, str(source)), modules, str(source))
     cache = SpectrumCache()

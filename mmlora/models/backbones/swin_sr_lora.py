@@ -7,7 +7,7 @@ import torch.nn as nn
 from mmpretrain.models import SwinTransformer
 
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_slices, count_slices
+from .adapt import adapt_backbone, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
 
 
@@ -48,7 +48,7 @@ class SwinSR_LoRA(SwinTransformer):
         check_slices(lora_slices)
         sites = self.adapter_sites(dict(arch=arch, ffn=ffn))
         source = pretrained_checkpoint(kwargs.get('init_cfg'))
-        table = resolve_ranks(lora_ranks, sites, source, rank_budget, count_slices(lora_slices))
+        table = resolve_ranks(lora_ranks, sites, source, rank_budget, lora_slices)
         super().__init__(arch=arch, **kwargs)
         self._register_load_state_dict_pre_hook(self._rename_old_keys)
         adapt_backbone(self, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, frozen=frozen)

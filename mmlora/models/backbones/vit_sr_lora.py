@@ -16,7 +16,7 @@ import torch.nn as nn
 from mmpretrain.models import VisionTransformer
 
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_slices, count_slices
+from .adapt import adapt_backbone, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
 
 
@@ -58,7 +58,7 @@ class VitSR_LoRA(VisionTransformer):
         check_slices(lora_slices)
         sites = self.adapter_sites(dict(arch=arch, ffn=ffn))
         source = pretrained_checkpoint(kwargs.get('init_cfg'))
-        table = resolve_ranks(lora_ranks, sites, source, rank_budget, count_slices(lora_slices))
+        table = resolve_ranks(lora_ranks, sites, source, rank_budget, lora_slices)
         super().__init__(arch=arch, **kwargs)
         adapt_backbone(self, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, frozen=frozen)
 

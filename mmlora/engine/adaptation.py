@@ -1,0 +1,75 @@
+"""How a model is adapted, as plain data in the meta of a checkpoint."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn as nn
+from mmengine.model import BaseTTAModel, is_model_wrapper
+
+from ..adapters import adapted_layers
+from ..models.backbones.adapt import find_adapted
+from ..ranks import RankTable
+from ..version import __version__
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the model inside parallel and test-time-augmentation wrappers."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def describe_adaptation(model: nn.Module, settled: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Say how a model is adapted.
+
+    Args:
+        model: The model, unwrapped.
+        settled: The rank table of the config, which holds what a table made from numbers lacks.
+
+    Returns:
+        ``version``; ``ranks`` and ``scalings`` of each adapted layer, a number or one for each slice of a fused
+        projection; and ``rank_table`` where there is one adapted backbone.
+    """
+    layers = adapted_layers(model)
+    about: dict[str, Any] = {
+        'version': __version__,
+        'ranks': {name: _plain(layer.ranks) for name, layer in layers.items()},
+        'scalings': {name: _plain(layer.scalings) for name, layer in layers.items()},
+    }
+    backbones = list(find_adapted(model).values())
+    if len(backbones) == 1:
+        own = backbones[0].rank_table
+        fits = settled and RankTable.from_dict(settled, 'cfg.rank_table').ranks == own.ranks
+        about['rank_table'] = dict(settled) if fits else own.to_dict()
+    return about
+
+
+def check_scalings(model: nn.Module, about: Mapping[str, Any] | None) -> None:
+    """Check that a checkpoint's factors are scaled as they were when it was trained.
+
+    Args:
+        model: The model, unwrapped.
+        about: What :func:`describe_adaptation` said, or None for checkpoints that say nothing.
+
+    Raises:
+        ValueError: A scaling differs; both are quoted.
+    """
+    given = (about or {}).get('scalings') or {}
+    for name, layer in adapted_layers(model).items():
+        own = _plain(layer.scalings)
+        if name in given and not _close(given[name], own):
+            raise ValueError(
+                f'{name} was trained with the scaling {given[name]}, the model has {own}: set lora_alpha and '
+                'lora_scaling as in training, the change would have another size'
+            )
+
+
+def _plain(by_slice: Mapping[str, Any]) -> Any:
+    return by_slice[''] if set(by_slice) == {''} else dict(by_slice)
+
+
+def _close(first: Any, second: Any) -> bool:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return set(first) == set(second) and all(_close(first[key], second[key]) for key in first)
+    return isinstance(first, float) and isinstance(second, float) and math.isclose(first, second, rel_tol=1e-6)
