@@ -46,24 +46,22 @@ def main(argv: list[str] | None = None) -> None:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    try:
-        test(
-            cfg,
-            args.checkpoint,
-            out=args.out,
-            out_item=args.out_item or 'pred',
-            work_dir=args.work_dir,
-            amp=args.amp,
-            tta=args.tta,
-            show=args.show,
-            show_dir=args.show_dir,
-            interval=args.interval,
-            wait_time=args.wait_time,
-            pin_memory=not args.no_pin_memory,
-            launcher=args.launcher,
-        )
-    finally:
-        stop_processes()
+    test(
+        cfg,
+        args.checkpoint,
+        out=args.out,
+        out_item=args.out_item or 'pred',
+        work_dir=args.work_dir,
+        amp=args.amp,
+        tta=args.tta,
+        show=args.show,
+        show_dir=args.show_dir,
+        interval=args.interval,
+        wait_time=args.wait_time,
+        pin_memory=not args.no_pin_memory,
+        launcher=args.launcher,
+    )
+    stop_processes()
 
 
 if __name__ == '__main__':

@@ -41,20 +41,18 @@ def main(argv: list[str] | None = None) -> None:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    try:
-        train(
-            cfg,
-            work_dir=args.work_dir,
-            resume=args.resume,
-            amp=args.amp,
-            validate=not args.no_validate,
-            auto_scale_lr=args.auto_scale_lr,
-            pin_memory=not args.no_pin_memory,
-            persistent_workers=not args.no_persistent_workers,
-            launcher=args.launcher,
-        )
-    finally:
-        stop_processes()
+    train(
+        cfg,
+        work_dir=args.work_dir,
+        resume=args.resume,
+        amp=args.amp,
+        validate=not args.no_validate,
+        auto_scale_lr=args.auto_scale_lr,
+        pin_memory=not args.no_pin_memory,
+        persistent_workers=not args.no_persistent_workers,
+        launcher=args.launcher,
+    )
+    stop_processes()
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ mmengine's launchers always select a CUDA device, and wrap the model for one. Wi
 therefore made here, before the runner, which uses the one that it finds.
 """
 
+import gc
 import os
 from datetime import timedelta
 
@@ -54,8 +55,14 @@ def start_processes(cfg: Config) -> None:
 
 
 def stop_processes() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, after all have finished their work.
+
+    Not to be called after an error, when the other processes may never come.
+    """
     if dist.is_available() and dist.is_initialized():
+        # A wrapped model that is left to the interpreter's exit holds the group's threads, which then abort.
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """Training from a config: what ``tools/train.py`` calls."""
 
 import copy
+import re
 from pathlib import Path
 from uuid import uuid4
 
@@ -119,9 +120,10 @@ def prepare_train_cfg(
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of a prepared config; ``runner_type`` chooses a class other than mmengine's."""
-    if not cfg.get('experiment_name'):
-        # mmengine names a run by the second it began in, and two runs of one name share their log and message hub.
-        cfg.experiment_name = f'{Path(cfg.work_dir).name}-{uuid4().hex[:8]}'
+    # mmengine names a run by the second it began in, and two runs of one name share their log and message hub. The name
+    # in a dumped config has such an ending of an earlier run.
+    name = re.sub(r'-[0-9a-f]{8}$', '', cfg.get('experiment_name') or Path(cfg.work_dir).name)
+    cfg.experiment_name = f'{name}-{uuid4().hex[:8]}'
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
