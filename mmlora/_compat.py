@@ -24,7 +24,7 @@ row what breaks                                          touches  where it is cu
 11  mmpretrain's wheel lacks its lazy configs            no       configs here are self-contained
 12  a dict over None in a child config                   no       every config here is parsed by a test
 13  ``persistent_workers`` without workers               yes      ``mmlora/apis/prepare.py``
-14  ``train()`` and ``eval()`` of backbones return None  yes      ``mmlora/models/backbones`` return self
+14  ``train()`` and ``eval()`` of backbones return None  yes      ``VitSR_LoRA`` and ``SwinSR_LoRA`` return self
 15  second-order gradients through fused attention       yes      ``mmlora/adapters/attention_math.py``
 16  fused attention is missing in counts of operations   yes      ``mmlora/apis/flops.py``
 17  ``np.in1d`` is gone, which retrieval metrics call    no       no retrieval metric is used here

@@ -19,6 +19,7 @@ DATA_SAMPLERS = Registry('data sampler', parent=root.DATA_SAMPLERS, scope='mmlor
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmlora', locations=['mmlora.datasets'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mmlora', locations=['mmlora.evaluation'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmlora', locations=['mmlora.engine'])
+OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, scope='mmlora', locations=['mmlora.engine'])
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmlora', locations=['mmlora.engine'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
 
@@ -29,6 +30,7 @@ _TWINS = {
     id(TRANSFORMS): pretrain.TRANSFORMS,
     id(METRICS): pretrain.METRICS,
     id(HOOKS): pretrain.HOOKS,
+    id(OPTIMIZERS): pretrain.OPTIMIZERS,
     id(LOOPS): pretrain.LOOPS,
     id(OPTIM_WRAPPERS): pretrain.OPTIM_WRAPPERS,
 }

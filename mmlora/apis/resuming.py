@@ -85,9 +85,12 @@ def settle_resume(cfg: Config, resume: str | None = None) -> dict[str, Any] | No
         return None
     cfg.load_from, checkpoint = found
     meta = checkpoint.get('meta')
-    if not isinstance(meta, dict) or not {'epoch', 'iter'} <= set(meta) or 'message_hub' not in checkpoint:
-        raise ValueError(f'{cfg.load_from} holds weights but no state of a training run, so nothing can be resumed '
-                         'from it; to start from its weights, set load_from in the config and leave out --resume')
+    lacking = [key for key in NEEDED if key not in checkpoint]
+    if lacking or not isinstance(meta, dict) or not {'epoch', 'iter'} <= set(meta):
+        raise ValueError(f'{cfg.load_from} holds weights but not the whole state of a training run (it lacks '
+                         f'{", ".join(lacking) or "epoch and iter in meta"}; best_* files are of that kind), so '
+                         'nothing can be resumed from it; to start from its weights, set load_from in the config and '
+                         'leave out --resume')
     return meta
 
 

@@ -1,6 +1,7 @@
 """Testing a checkpoint: what ``tools/test.py`` calls."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
+from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes, wrap_for_cpu
 from .prepare import add_hook, set_loader_options, set_work_dir
@@ -50,12 +52,17 @@ def test(
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
         runner = build_runner(cfg)
-        if out is not None and out_item == 'pred':
-            runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
+        aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None
+        if aside:
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=aside))
         metrics = runner.test()
     stop_workers(runner)
-    if out is not None and out_item == 'metrics' and runner.rank == 0:
-        mmengine.dump(metrics, out)
+    if out is not None and runner.rank == 0:
+        if aside:
+            os.replace(aside, out)
+        else:
+            text = mmengine.dump(metrics, file_format=Path(out).suffix.lstrip('.'))
+            write_bytes(out, text if isinstance(text, bytes) else text.encode())
     return metrics
 
 
@@ -104,7 +111,7 @@ def prepare_test_cfg(
         wait_time: Seconds for which a window is shown.
         pin_memory: False turns it off; it is never on without CUDA.
         persistent_workers: False turns it off; it is never on without worker processes.
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``; by default the config's.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``; none by default, whatever the config was trained with.
 
     Raises:
         ValueError: An option does not fit the config.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from mmengine.registry import OPTIMIZERS
+
+from ..registry import OPTIMIZERS, register
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -37,7 +38,7 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return x.mT if matrix.size(0) > matrix.size(1) else x
 
 
-@OPTIMIZERS.register_module()
+@register(OPTIMIZERS)
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for parameters with two dimensions, AdamW for all others.
 

@@ -95,10 +95,12 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
         ValueError: What was downloaded cannot be read as a checkpoint.
     """
     cached = Path(torch.hub.get_dir()) / 'checkpoints' / Path(unquote(urlparse(filename).path)).name
-    if get_rank() == 0:
-        _download(filename, cached)
+    try:
+        if get_rank() == 0:
+            _download(filename, cached)
+    finally:
+        barrier()  # Also after an error, lest the others wait for it.
     if get_world_size() > 1:
-        barrier()
         _download(filename, cached)  # Finds the file, except on nodes with a disk of their own.
     return load_from_local(str(cached), map_location)
 

@@ -172,8 +172,15 @@ def test_nothing_to_resume_starts_afresh_from_load_from(tmp_path, images, whole_
 
 def test_weights_alone_cannot_be_resumed(tmp_path, images, whole_run):
     torch.save({'state_dict': tiny.load(whole_run / 'epoch_1.pth')['state_dict']}, tmp_path / 'weights.pth')
-    with pytest.raises(ValueError, match='no state of a training run'):
+    with pytest.raises(ValueError, match='not the whole state of a training run'):
         train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'weights.pth'))
+
+
+def test_the_best_checkpoint_is_no_state_of_a_run(tmp_path, images, whole_run):
+    best = {k: v for k, v in tiny.load(whole_run / 'epoch_1.pth').items() if k != 'optimizer'}
+    torch.save(best, tmp_path / 'best.pth')
+    with pytest.raises(ValueError, match='it lacks optimizer'):
+        train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'best.pth'))
 
 
 def test_a_published_checkpoint_is_plain_and_named_by_its_weights(tmp_path, images):

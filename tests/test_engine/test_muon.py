@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmengine.registry import OPTIMIZERS
+from mmpretrain.registry import OPTIMIZERS
 
 import mmlora  # noqa: F401
 from mmlora.engine.muon import MuonAdamW, orthogonalize
@@ -36,7 +36,7 @@ def test_vectors_and_images_step_as_adamw():
 
 def test_matrix_step_has_the_size_of_adamws():
     weight = torch.nn.Parameter(torch.zeros(32, 64))
-    optimizer = OPTIMIZERS.build(dict(type='MuonAdamW', params=[weight], lr=0.01, weight_decay=0.0))
+    optimizer = OPTIMIZERS.build(dict(type='mmlora.MuonAdamW', params=[weight], lr=0.01, weight_decay=0.0))
     torch.manual_seed(0)
     weight.grad = torch.randn(32, 64)
     optimizer.step()
