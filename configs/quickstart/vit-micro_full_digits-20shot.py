@@ -1,2 +1,2 @@
-_base_ = './vit-micro_full_digits-5shot.py'
-train_dataloader = dict(dataset=dict(n_shot=20))
+_base_ = './vit-micro_digits-20shot.py'
+optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=1))))

@@ -1,2 +1,3 @@
-_base_ = './vit-micro_linear_digits-5shot.py'
-train_dataloader = dict(dataset=dict(n_shot=20))
+_base_ = './vit-micro_digits-20shot.py'
+model = dict(backbone=dict(frozen_stages=4))
+optim_wrapper = dict(optimizer=dict(lr=3e-2))

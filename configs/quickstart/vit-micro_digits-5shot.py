@@ -1,4 +1,4 @@
-# What all methods share: the pre-trained backbone, the data and the schedule.
+# What all methods share with 5 images per class: the pre-trained backbone, the data and the schedule.
 _base_ = [
     '../_base_/models/vit-micro.py',
     '../_base_/datasets/digits.py',
