@@ -117,6 +117,16 @@ def test_model_index_names_existing_files(root):
     assert [name for name in index['Import'] if not (root / name).is_file()] == []
 
 
+def test_mmpretrain_builds_the_models_of_the_index(root):
+    import mmpretrain
+    from mmpretrain.apis.model import ModelHub
+
+    ModelHub.register_model_index(str(root / 'model-index.yml'), config_prefix=str(root))
+    assert mmpretrain.list_models('vit-micro_*') == ['vit-micro_glyphs']
+    backbone = mmpretrain.get_model('vit-micro_glyphs').backbone
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 398_304
+
+
 def test_the_pins_agree(root):
     constraints = (root / 'requirements' / 'constraints.txt').read_text().splitlines()
     assert 'torch==2.13.0' in constraints

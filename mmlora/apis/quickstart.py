@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from .settle import settle_ranks
-from .test import test
 from .train import train
 
 METHODS = {
@@ -150,16 +149,6 @@ def summary(runs: Sequence[Run]) -> str:
 def rank_table(config_dir: Path, n_shot: int = SHOTS[-1]) -> str:
     """Return the table of the ranks that SR-LoRA chose, as text."""
     return str(settle_ranks(Config.fromfile(str(config_path(config_dir, 'SR-LoRA', n_shot)))))
-
-
-def test_checkpoint(config_dir: Path, run: Run) -> float:
-    """Test the saved checkpoint of a run in a new runner and return its accuracy in percent."""
-    cfg = Config.fromfile(str(config_path(config_dir, run.method, run.n_shot)))
-    cfg.log_level = 'ERROR'
-    return test(cfg, str(run.checkpoint), work_dir=str(run.work_dir / 'test'))['accuracy/top1']
-
-
-test_checkpoint.__test__ = False  # Not a case for pytest, whatever its name.
 
 
 def tune(

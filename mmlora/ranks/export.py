@@ -65,6 +65,6 @@ def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
     axes.set_xlabel('rank')
     axes.set_title(title, fontsize=10)
     if len(groups) > 1:
-        axes.legend(fontsize=8, loc='lower right')
+        figure.legend(fontsize=8, loc='outside right upper')
     axes.spines[['top', 'right']].set_visible(False)
     return figure
