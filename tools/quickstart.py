@@ -43,7 +43,8 @@ def compare(work_dir: Path) -> None:
     again = test_again(chosen)
     print(f'\nHandwritten digits, {len(SEEDS)} seeds, test accuracy (mean +- standard deviation)\n{summary(runs)}')
     print(f'\nRanks that SR-LoRA chose from the frozen weights\n{rank_table(CONFIGS)}')
-    print(f'\ntools/test.py on {os.path.relpath(chosen.checkpoint)}: {again:.2f} % (in training: {chosen.accuracy:.2f} %)')
+    checkpoint = os.path.relpath(chosen.checkpoint)
+    print(f'\ntools/test.py on {checkpoint}: {again:.2f} % (in training: {chosen.accuracy:.2f} %)')
     print(f'Configs, logs, rank tables and checkpoints are in {work_dir}. {time.perf_counter() - start:.0f} s in all.')
     if abs(again - chosen.accuracy) > 1e-3:
         raise SystemExit('tools/test.py gave another accuracy than the run itself')

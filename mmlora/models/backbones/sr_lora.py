@@ -1,0 +1,93 @@
+"""SR-LoRA: what the backbones of the paper share.
+
+Zhang, Wang, Gu, "Beyond Low-Rank Tuning: Model Prior-Guided Rank Allocation for Effective Transfer in Low-Data and
+Large-Gap Regimes", ICCV 2025, arXiv 2507.00327: the stable rank of each frozen attention weight is the rank of its
+LoRA.
+
+Deviations from the published code: evaluation is at full rank and deterministic (there it draws a random rank),
+weights are never merged by ``eval()`` (there a checkpoint saved in evaluation holds the change twice), and the change
+of q and v is never formed as a dense matrix.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch.nn as nn
+
+from .adapt import adapt_backbone, check_slices
+from .ranks import pretrained_checkpoint, resolve_ranks
+
+
+class SRLoRA:
+    """A frozen backbone with LoRA on q and v of the fused qkv and on the projection of every block.
+
+    Goes before the backbone's class among the bases.
+
+    Args:
+        arch: A name or a dict, as of the backbone.
+        lora_ranks: Ranks nested as the blocks are, ``[qkv, proj]`` for each (with ``ffn``: ``[qkv, proj, fc1, fc2]``),
+            the qkv rank applying to each adapted slice; or one number, a mapping from module to rank,
+            ``'stable_rank'``, a preset, a ``ranks.json``, or a checkpoint.
+        rank_budget: As in :func:`mmlora.ranks.allocate`, for ranks from a criterion.
+        lora_alpha: Numerator of the scaling; 1 as published.
+        lora_scaling: ``'alpha/r'`` as published, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
+        lora_dropout: Of the input of A, in [0, 1).
+        lora_slices: Which of q, k and v are adapted; None adapts the fused qkv as one weight.
+        ffn: Whether to adapt the two layers of the feed-forward network too.
+        frozen: False lets the backbone learn beside the adapters.
+        **kwargs: Of the backbone.
+
+    Raises:
+        ValueError: The ranks do not fit the blocks, or an argument is out of range.
+    """
+
+    attention: ClassVar[tuple[str, ...]]
+    """Names of the adapted layers within a block."""
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        lora_ranks: Any = 'stable_rank',
+        rank_budget: Mapping[str, float] | None = None,
+        lora_alpha: float = 1.0,
+        lora_scaling: str | float = 'alpha/r',
+        lora_dropout: float = 0.0,
+        lora_slices: Sequence[str] | None = 'qv',
+        ffn: bool = False,
+        frozen: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_slices(lora_slices)
+        sites = self.adapter_sites(dict(arch=arch, ffn=ffn))
+        source = pretrained_checkpoint(kwargs.get('init_cfg'))
+        table = resolve_ranks(lora_ranks, sites, source, rank_budget, lora_slices)
+        super().__init__(arch=arch, **kwargs)
+        self._prepare_loading()
+        adapt_backbone(self, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, frozen=frozen)
+
+    @classmethod
+    def adapter_sites(cls, cfg: Mapping[str, Any]) -> list:
+        """Return the names of the adapted modules, nested as the blocks are, from the config of the backbone.
+
+        Raises:
+            ValueError: The architecture is unknown.
+        """
+        arch = cfg.get('arch', 'base')
+        if isinstance(arch, str):
+            if arch.lower() not in cls.arch_zoo:
+                raise ValueError(f'unknown arch {arch!r}: choose one of {sorted(cls.arch_zoo)} or give a dict')
+            arch = cls.arch_zoo[arch.lower()]
+        ends = cls.attention + (('ffn.layers.0.0', 'ffn.layers.1') if cfg.get('ffn') else ())
+        return cls._sites(arch, ends)
+
+    @classmethod
+    def _sites(cls, arch: Mapping[str, Any], ends: Sequence[str]) -> list:
+        raise NotImplementedError
+
+    def _prepare_loading(self) -> None:
+        """Register load hooks that must come before the check of the keys."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode and return self; no weight changes."""
+        super().train(mode)
+        return self
