@@ -16,9 +16,10 @@ help:
 	@echo 'make lint         check the style of the tree'
 	@echo 'make clean        remove the environments and build folders (work_dirs stays)'
 
+# Threads that wait asleep: on a busy machine, those that spin slow each other down several times over.
 quickstart:
 	@$(READY) lite,quickstart
-	@HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(VENV_PYTHON) tools/quickstart.py
+	@OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(VENV_PYTHON) tools/quickstart.py
 
 # One thread a process: the suite runs in several processes, and small models gain nothing from more.
 test:
