@@ -20,5 +20,11 @@ def adapted_slices(module: str, slices: Sequence[str] | None) -> tuple[str, ...]
 
     Returns:
         The blocks in the order of their rows; empty where the layer is adapted as one weight.
+
+    Raises:
+        ValueError: A wanted slice is none of q, k and v.
     """
+    unknown = [name for name in slices or () if name not in LAYOUTS['qkv']]
+    if unknown:
+        raise ValueError(f'slices are among {LAYOUTS["qkv"]}, got {slices!r} with {unknown}')
     return tuple(name for name in layout_of(module) if slices is not None and name in slices)

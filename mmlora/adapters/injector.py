@@ -16,6 +16,8 @@ BYPASSED = {
     ('torch.nn.modules.activation.MultiheadAttention', 'out_proj'),
     ('mmpretrain.models.utils.attention.BEiTAttention', 'qkv'),
     ('mmpretrain.models.utils.attention.WindowMSAV2', 'qkv'),
+    ('timm.models.beit.Attention', 'qkv'),
+    ('timm.models.swin_transformer_v2.WindowAttention', 'qkv'),
     *(('mmpretrain.models.utils.attention.CrossMultiheadAttention', child) for child in 'qkv'),
 }
 """(class, child): layers whose ``weight`` the parent reads itself, so that a changed ``forward`` is never called."""
@@ -23,6 +25,8 @@ BYPASSED = {
 INTERLEAVED = {
     ('mmpretrain.models.utils.attention.LeAttention', 'qkv'),
     ('mmpretrain.models.backbones.efficientformer.AttentionWithBias', 'qkv'),
+    ('timm.models.efficientformer.Attention', 'qkv'),
+    ('timm.models.tiny_vit.Attention', 'qkv'),
 }
 """(class, child): fused projections with q, k and v of each head beside each other, not as three row blocks."""
 

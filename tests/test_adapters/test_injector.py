@@ -194,6 +194,12 @@ def test_a_fused_kv():
         inject(Block(), ['kv'], rank=2, slices='q')
 
 
+@pytest.mark.parametrize('slices', ['qx', 'x'])
+def test_unknown_slices(slices):
+    with pytest.raises(ValueError, match=f'got {slices!r}'):
+        inject(Block(), ['kv'], rank=2, slices=slices)
+
+
 def test_exact_names_are_no_patterns():
     layers = inject_exact(Block(), {'sub.fc': 4, 'fc': 2})
     assert {name: layer.ranks for name, layer in layers.items()} == {'sub.fc': {'': 4}, 'fc': {'': 2}}

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from tiny import CONFIG
 
 from mmlora.apis import prepare_test_cfg, prepare_train_cfg, train
@@ -168,3 +169,18 @@ def test_no_data_worker_outlives_a_run(tmp_path, images, loop):
     options = {f'{part}_dataloader__num_workers': 1 for part in ('train', 'val', 'test')}
     train(tiny_config(images, tmp_path, train_cfg=loop, **options))
     assert set(active_children()) <= before
+
+
+@pytest.mark.parametrize('length', [1, 2, 50])
+def test_the_shipped_schedule_reaches_its_learning_rate_however_few_the_images(root, length):
+    cfg = Config.fromfile(str(root / 'configs' / '_base_' / 'schedules' / 'adamw_cosine_20e.py'))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1e-3)
+    build = dict(optimizer=optimizer, epoch_length=length)
+    schedulers = [PARAM_SCHEDULERS.build(dict(s), default_args=build) for s in cfg.param_scheduler]
+    rates = []
+    for _ in range(20 * length):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert max(rates) == pytest.approx(1e-3) and rates[-1] < 0.1 * max(rates)
