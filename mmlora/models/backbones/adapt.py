@@ -1,6 +1,6 @@
 """Adapt a built backbone: inject, freeze, guard. All adapted backbones are this one function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -74,7 +74,7 @@ def find_adapted(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if isinstance(getattr(m, 'rank_table', None), RankTable)}
 
 
-def check_slices(slices: Mapping | Sequence[str] | None) -> None:
+def check_slices(slices: Sequence[str] | None) -> None:
     """Check that slices name q, k and v.
 
     Raises:
