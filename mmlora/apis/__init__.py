@@ -4,6 +4,7 @@ from .rank_report import parse_budget, ranks_from_checkpoint
 from .settle import settle_ranks
 from .test import prepare_test_cfg, test
 from .train import prepare_train_cfg, train
+from .variables import settle_variables
 
 __all__ = [
     'parse_budget',
@@ -11,6 +12,7 @@ __all__ = [
     'prepare_train_cfg',
     'ranks_from_checkpoint',
     'settle_ranks',
+    'settle_variables',
     'test',
     'train',
 ]

@@ -33,8 +33,13 @@ def replace_type(node: Any, table: Mapping[str, str]) -> None:
         node['type'] = table[name]
 
 
-def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Set the folder of a run: as given, else the config's own, else ``work_dirs/<name of the config file>``.
+def set_work_dir(cfg: Config, work_dir: str | None, run: str = '') -> None:
+    """Set the folder of a run: as given, else the config's own, else ``work_dirs/<name of the config file>/<run>``.
+
+    Args:
+        cfg: The config.
+        work_dir: The folder asked for.
+        run: Tells apart the runs of one config that differ in its variables; may be empty.
 
     Raises:
         ValueError: None is given and the config does not come from a file.
@@ -44,7 +49,7 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     elif not cfg.get('work_dir'):
         if not cfg.filename:
             raise ValueError('the config was not read from a file and has no work_dir: say where results go')
-        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem / run)
 
 
 def set_loader_options(cfg: Config, pin_memory: bool = True, persistent_workers: bool = True) -> None:

@@ -16,6 +16,7 @@ from .prepare import add_hook, set_loader_options, set_work_dir
 from .settle import settle_ranks
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
+from .variables import describe_variables, settle_variables
 
 OUT_SUFFIXES = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
 
@@ -121,7 +122,7 @@ def prepare_test_cfg(
         raise ValueError('testing needs test_dataloader, test_cfg and test_evaluator in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or 'none'
-    set_work_dir(cfg, work_dir)
+    set_work_dir(cfg, work_dir, describe_variables(settle_variables(cfg)))
     cfg.load_from, cfg.resume = str(checkpoint), False
     cfg.pop('compile', None)
     if amp:

@@ -17,6 +17,7 @@ from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, s
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
 from .unknown_types import check_optimizer, explain_unknown_types
+from .variables import describe_variables, settle_variables
 
 SAMPLERS = {
     'DefaultSampler': 'mmlora.ResumableSampler',
@@ -43,7 +44,8 @@ def train(
 
     Args:
         cfg: The config; it is not changed, ``runner.cfg`` holds what it became.
-        work_dir: Folder of the results. By default the config's, else ``work_dirs/<name of the config file>``.
+        work_dir: Folder of the results. By default the config's, else ``work_dirs/<name of the config file>``, with a
+            folder for each setting of its variables.
         resume: ``'auto'`` goes on from the newest checkpoint in the work directory, a path from that one.
         amp: Mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU.
         validate: False leaves validation out.
@@ -104,7 +106,7 @@ def prepare_train_cfg(
         raise ValueError('training needs train_dataloader, train_cfg and optim_wrapper in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or cfg.get('launcher') or 'none'
-    set_work_dir(cfg, work_dir)
+    set_work_dir(cfg, work_dir, describe_variables(settle_variables(cfg)))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if auto_scale_lr:

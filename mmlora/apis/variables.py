@@ -1,0 +1,72 @@
+"""Variables of a config that may be set from the command line.
+
+``--cfg-options`` changes a config after Python has run it, so that a name that was used inside, as in an f-string,
+keeps its old value. A data set of a config therefore refers to a top-level variable by the text ``'{shot}'``, which
+becomes the value of ``cfg.shot`` once all options are known.
+"""
+
+import re
+from typing import Any
+
+from mmengine.config import Config
+
+from .prepare import LOADERS
+
+LIMITS = {'shot': 'a whole number of at least 1, or None for all images', 'split': 'a whole number of at least 1'}
+_REFERENCE = re.compile(r'\{(\w+)\}')
+
+
+def settle_variables(cfg: Config) -> dict[str, Any]:
+    """Replace the references to variables in the data sets of a config by their values, in place.
+
+    What was settled is kept in ``cfg.settled_variables``.
+
+    Args:
+        cfg: A whole config; only its data loaders are searched.
+
+    Returns:
+        The variables that were referred to and their values; empty the second time.
+
+    Raises:
+        ValueError: A variable is not defined at the top level of the config, its value is out of range, or
+            it was changed after the data sets had been settled.
+    """
+    earlier = dict(cfg.get('settled_variables') or {})
+    changed = {name: cfg.get(name) for name, value in earlier.items() if cfg.get(name) != value}
+    if changed:
+        raise ValueError(
+            f'{changed} comes too late: this is the config of a run, whose data sets were settled with {earlier}. Set '
+            'it on the config that the run began with'
+        )
+    used: dict[str, Any] = {}
+    for name in LOADERS:
+        if cfg.get(name):
+            _settle(cfg[name], cfg, name, used)
+    if used:
+        cfg.settled_variables = {**earlier, **used}
+    return used
+
+
+def describe_variables(used: dict[str, Any]) -> str:
+    """Return a name for the folder of a run, such as ``shot5_split2``; a value of None reads ``full``."""
+    return '_'.join(f'{name}{"-full" if value is None else value}' for name, value in used.items())
+
+
+def _settle(node: Any, cfg: Config, where: str, used: dict[str, Any]) -> None:
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in list(items):
+        place = f'{where}.{key}'
+        if isinstance(value, (dict, list)):
+            _settle(value, cfg, place, used)
+        elif isinstance(value, str) and (found := _REFERENCE.fullmatch(value)):
+            used[found[1]] = node[key] = _value(cfg, found[1], place)
+
+
+def _value(cfg: Config, name: str, place: str) -> Any:
+    if name not in cfg:
+        raise ValueError(f'{place} refers to the variable {name!r}, which the config does not define: add {name} = ...')
+    value = cfg[name]
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if name in LIMITS and not whole and not (value is None and name == 'shot'):
+        raise ValueError(f'{name} must be {LIMITS[name]}, got {value!r}')
+    return value

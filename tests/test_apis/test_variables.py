@@ -1,0 +1,78 @@
+"""Variables that the command line can still set after Python has run a config."""
+
+import pytest
+from mmengine.config import Config
+from tiny import CONFIG
+
+from mmlora.apis import prepare_test_cfg, prepare_train_cfg, settle_variables
+
+
+def few_shot(**variables):
+    cfg = Config.fromfile(CONFIG)
+    for part in ('train', 'val'):
+        cfg[f'{part}_dataloader'].dataset.n_shot = '{shot}'
+    cfg.train_dataloader.dataset.exp = '{split}'
+    cfg.merge_from_dict(dict(shot=1, split=1, **variables))
+    return cfg
+
+
+def test_options_reach_every_data_set_that_refers_to_them():
+    cfg = few_shot()
+    cfg.merge_from_dict(dict(shot=5, split=2))
+    assert settle_variables(cfg) == dict(shot=5, split=2)
+    assert cfg.train_dataloader.dataset.n_shot == cfg.val_dataloader.dataset.n_shot == 5
+    assert cfg.train_dataloader.dataset.exp == 2
+    assert settle_variables(cfg) == {}
+
+
+def test_wrapped_data_sets_are_searched():
+    cfg = few_shot()
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, dict(inner, exp=4)])
+    settle_variables(cfg)
+    assert [d.exp for d in cfg.train_dataloader.dataset.datasets] == [1, 4]
+
+
+@pytest.mark.parametrize('shot, folder', [(5, 'shot5_split1'), (None, 'shot-full_split1')])
+def test_each_setting_has_a_folder_of_its_own(shot, folder):
+    cfg = few_shot()
+    cfg.shot = shot
+    trained, tested = prepare_train_cfg(cfg), prepare_test_cfg(cfg, 'epoch_1.pth')
+    assert trained.work_dir == tested.work_dir == f'work_dirs/tiny_vit/{folder}'
+    assert trained.train_dataloader.dataset.dataset.n_shot is shot
+    assert prepare_train_cfg(cfg, work_dir='elsewhere').work_dir == 'elsewhere'
+
+
+def test_a_config_without_variables_keeps_its_folder():
+    cfg = Config.fromfile(CONFIG)
+    assert settle_variables(cfg) == {} and 'settled_variables' not in cfg
+    assert prepare_train_cfg(cfg).work_dir == 'work_dirs/tiny_vit'
+
+
+@pytest.mark.parametrize('name, value, message', [
+    ('shot', 0, 'shot must be .* got 0'),
+    ('shot', 'five', "got 'five'"),
+    ('shot', True, 'got True'),
+    ('split', None, 'split must be .* got None'),
+    ('split', 1.5, 'got 1.5'),
+])
+def test_values_out_of_range(name, value, message):
+    cfg = few_shot()
+    cfg[name] = value
+    with pytest.raises(ValueError, match=message):
+        settle_variables(cfg)
+
+
+def test_a_missing_variable_is_named_with_its_place():
+    cfg = few_shot()
+    cfg.pop('split')
+    with pytest.raises(ValueError, match=r"train_dataloader\.dataset\.exp refers to the variable 'split'"):
+        settle_variables(cfg)
+
+
+def test_a_run_that_is_over_cannot_be_given_another_shot():
+    cfg = prepare_train_cfg(few_shot())
+    assert prepare_train_cfg(cfg).work_dir == cfg.work_dir
+    cfg.merge_from_dict(dict(shot=5))
+    with pytest.raises(ValueError, match="'shot': 5.*comes too late.*'shot': 1"):
+        prepare_train_cfg(cfg)
