@@ -1,19 +1,16 @@
 """The main job: adapt ``vit-micro`` to real handwritten digits in four ways and compare them."""
 
-import copy
 import itertools
 import statistics
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from .settle import settle_ranks
-from .train import train
+from .trial import Trial, run_trial
 
 METHODS = {
     'linear probe': 'linear',
@@ -35,31 +32,18 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """The result of one training run.
+class Run(Trial):
+    """A trial and what it tried.
 
     Attributes:
         method: Key of :data:`METHODS`.
         n_shot: Labelled images of each class.
         seed: Seed of the run and of the choice of images.
-        accuracy: In percent.
-        trainable: Number of trained parameters, the classifier's included.
-        seconds: Wall time of building, training and evaluating.
-        work_dir: Folder with config, log and checkpoint.
     """
 
     method: str
     n_shot: int
     seed: int
-    accuracy: float
-    trainable: int
-    seconds: float
-    work_dir: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """The last checkpoint, which ``last_checkpoint`` in the work directory names."""
-        return Path((self.work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip())
 
 
 def config_path(config_dir: Path, method: str, n_shot: int) -> Path:
@@ -93,27 +77,9 @@ def run_method(
     Raises:
         FileNotFoundError: There is no such config.
     """
-    start = time.perf_counter()
-    cfg = Config.fromfile(str(config_path(config_dir, method, n_shot)))
-    cfg.merge_from_dict(
-        {
-            'randomness.seed': seed,
-            'train_dataloader.dataset.seed': seed,
-            'log_level': 'ERROR',
-            **(overrides or {}),
-        }
-    )
-    if split == 'val':
-        cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy((cfg.val_dataloader, cfg.val_evaluator))
     folder = work_dir / f'{METHODS[method]}_{n_shot}shot_seed{seed}'
-    runner = train(cfg, work_dir=str(folder), validate=False)
-    accuracy = runner.test()['accuracy/top1']
-    return Run(method, n_shot, seed, accuracy, count_trainable(runner), time.perf_counter() - start, folder)
-
-
-def count_trainable(runner: Runner) -> int:
-    """Return the number of parameters that were trained."""
-    return sum(parameter.numel() for parameter in runner.model.parameters() if parameter.requires_grad)
+    trial = run_trial(config_path(config_dir, method, n_shot), folder, seed, split, overrides)
+    return Run(**vars(trial), method=method, n_shot=n_shot, seed=seed)
 
 
 def run_all(

@@ -54,7 +54,7 @@ def test_tuning_uses_validation_images_and_every_setting(tmp_path, monkeypatch):
 
     def fake(config_dir, work_dir, method, n_shot, seed, split='test', overrides=None):
         calls.append((seed, split, tuple(overrides.values())))
-        return Run(method, n_shot, seed, 50.0 + seed, 1, 1.0, work_dir)
+        return Run(50.0 + seed, 1, 1.0, work_dir, method, n_shot, seed)
 
     monkeypatch.setattr(quickstart, 'run_method', fake)
     results = list(tune(CONFIGS, tmp_path, ['linear probe'], [5], seeds=[1, 2]))
@@ -66,7 +66,7 @@ def test_tuning_uses_validation_images_and_every_setting(tmp_path, monkeypatch):
 
 def test_summary_averages_over_seeds():
     runs = [
-        Run('SR-LoRA', shot, seed, accuracy, 1234, 2.0, Path())
+        Run(accuracy, 1234, 2.0, Path(), 'SR-LoRA', shot, seed)
         for shot, seed, accuracy in [(5, 0, 90.0), (5, 1, 92.0), (20, 0, 97.0)]
     ]
     table = summary(runs)
