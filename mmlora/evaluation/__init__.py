@@ -1,6 +1,22 @@
 """Metrics and the pure functions under them."""
 
+from .agreement import BalancedAccuracy, CohenKappa, cohen_kappa, recalls
+from .average_precision import MeanAveragePrecision, average_precision
 from .episode_accuracy import EpisodeAccuracy, episode_accuracies
 from .prototypes import mean_and_interval, prototype_accuracy
+from .roc_auc import ROCAUC, roc_auc
 
-__all__ = ['EpisodeAccuracy', 'episode_accuracies', 'mean_and_interval', 'prototype_accuracy']
+__all__ = [
+    'ROCAUC',
+    'BalancedAccuracy',
+    'CohenKappa',
+    'EpisodeAccuracy',
+    'MeanAveragePrecision',
+    'average_precision',
+    'cohen_kappa',
+    'episode_accuracies',
+    'mean_and_interval',
+    'prototype_accuracy',
+    'recalls',
+    'roc_auc',
+]
