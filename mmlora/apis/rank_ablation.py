@@ -24,7 +24,7 @@ BUDGETS = (4608, 18432, 55296)
 """Learned parameters of the adapters of ``vit-micro``: a rank of 2, 8 and 24 everywhere."""
 SEEDS = (0, 1, 2, 3, 4)
 TUNE_SEEDS = (100, 101, 102)  # other few-shot draws than those of the table
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 LR, RANKS, BUDGET = 'optim_wrapper.optimizer.lr', 'model.backbone.lora_ranks', 'model.backbone.rank_budget'
 
 

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_cpu
+from .learning import announce_learning
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
@@ -77,6 +78,7 @@ def train(
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
         check_optimizer(cfg)
         runner = build_runner(cfg)
+        announce_learning(runner)
         runner.train()
     stop_workers(runner)
     return runner
