@@ -9,7 +9,7 @@ from mmlora.apis import train
 @pytest.mark.parametrize('adapted', [False, True])
 def test_the_log_says_how_much_learns_and_names_no_frozen_parameter(images, tmp_path, adapted):
     cfg = tiny_config(images, tmp_path, log_level='INFO', train_cfg__max_epochs=1)
-    cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0)
+    cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=dict(head=dict(lr_mult=2.0)))
     if adapted:
         cfg.model.backbone.update(type='VitSR_LoRA', lora_ranks=2)
     runner = train(cfg, validate=False)
