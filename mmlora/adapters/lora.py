@@ -15,8 +15,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .low_rank import Factors, LowRankLinear
-from .scaling import resolve_scaling
+from .low_rank import Factors
+from .sub_rank import SubRankLinear
 
 
 def lora_delta(a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -57,7 +57,7 @@ def make_dropout(p: float) -> nn.Module:
     return nn.Dropout(p) if p else nn.Identity()
 
 
-class LoRALinear(LowRankLinear):
+class LoRALinear(SubRankLinear):
     """A frozen linear layer with ``lora_A`` ``(rank, in_features)`` and ``lora_B`` ``(out_features, rank)``.
 
     Fresh factors leave the function of the layer unchanged, bit for bit.
@@ -89,7 +89,8 @@ class LoRALinear(LowRankLinear):
         super().__init__(in_features, out_features, **kwargs)
         self.rank = check_rank(rank, in_features, out_features)
         self.alpha = float(alpha)
-        self.scaling = resolve_scaling(scaling, alpha, self.rank)
+        self.scaling_rule = scaling
+        self.scaling = self.scaling_at(self.rank)
         self.lora_dropout = make_dropout(dropout)
         like = dict(device=self.weight.device, dtype=self.lora_dtype)
         self.lora_A = nn.Parameter(torch.empty(self.rank, in_features, **like))
@@ -123,7 +124,8 @@ class LoRALinear(LowRankLinear):
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         x = self.lora_dropout(x).to(self.lora_A.dtype)
-        return lora_change(x, self.lora_A, self.lora_B, self.scaling)
+        factors, scalings = self.active()
+        return lora_change(x, *factors[''], scalings[''])
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

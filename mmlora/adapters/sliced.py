@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .lora import LoRALinear, check_rank, lora_delta, make_dropout
-from .low_rank import Factors, LowRankLinear
-from .scaling import resolve_scaling
+from .low_rank import Factors
+from .sub_rank import SubRankLinear
 
 
 def sliced_change(
@@ -53,7 +53,7 @@ def sliced_change(
     return torch.cat([parts.get(name, zero) for name in layout], dim=-1)
 
 
-class SlicedLoRALinear(LowRankLinear):
+class SlicedLoRALinear(SubRankLinear):
     """A frozen fused projection with ``lora_A_<slice>`` ``(r, in)`` and ``lora_B_<slice>`` ``(rows, r)`` each.
 
     Args:
@@ -101,7 +101,8 @@ class SlicedLoRALinear(LowRankLinear):
         }
         if not self._ranks:
             raise ValueError(f'no slice is adapted: slices={slices!r}, rank={rank!r}')
-        self._scalings = {name: resolve_scaling(scaling, alpha, r) for name, r in self._ranks.items()}
+        self.scaling_rule = scaling
+        self._scalings = {name: self.scaling_at(r) for name, r in self._ranks.items()}
         self.lora_dropout = make_dropout(dropout)
         like = dict(device=self.weight.device, dtype=self.lora_dtype)
         for name, r in self._ranks.items():
@@ -141,9 +142,9 @@ class SlicedLoRALinear(LowRankLinear):
 
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
-        factors = self.factors()
+        factors, scalings = self.active()
         x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
-        return sliced_change(x, factors, self._scalings, self.layout)
+        return sliced_change(x, factors, scalings, self.layout)
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""
