@@ -1,6 +1,14 @@
 """Hooks, loops and optimizer wrappers."""
 
-from .hooks import AccumulationHook, CheckpointHook, CompileHook, StableRankHook, StepSeedHook, StrictLoadHook
+from .hooks import (
+    AccumulationHook,
+    CheckpointHook,
+    CompileHook,
+    SPUHook,
+    StableRankHook,
+    StepSeedHook,
+    StrictLoadHook,
+)
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
@@ -13,6 +21,7 @@ __all__ = [
     'EpochTrainLoop',
     'IterTrainLoop',
     'MuonAdamW',
+    'SPUHook',
     'StableRankHook',
     'StepSeedHook',
     'StrictLoadHook',

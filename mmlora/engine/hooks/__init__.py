@@ -3,6 +3,7 @@
 from .accumulation_hook import AccumulationHook
 from .checkpoint_hook import CheckpointHook
 from .compile_hook import CompileHook
+from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
 from .step_seed_hook import StepSeedHook
 from .strict_load_hook import StrictLoadHook
@@ -11,6 +12,7 @@ __all__ = [
     'AccumulationHook',
     'CheckpointHook',
     'CompileHook',
+    'SPUHook',
     'StableRankHook',
     'StepSeedHook',
     'StrictLoadHook',
