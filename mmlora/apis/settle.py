@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
 from ..models.backbones.ranks import is_symbolic, pretrained_checkpoint, resolve_ranks, table_in_checkpoint
+from ..models.backbones.skeleton import build_skeleton
 from ..ranks import RankTable, nest_ranks, ranks_by_module
 from ..registry import HOOKS, MODELS
 
@@ -57,13 +58,22 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     elif is_symbolic(ranks):
         source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
         budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-        table = resolve_ranks(ranks, sites, source, budget, backbone.get('lora_slices', 'qv'))
+        table = resolve_ranks(
+            ranks,
+            sites,
+            source,
+            budget,
+            backbone.get('lora_slices', 'qv'),
+            backbone.get('rank_per', 'layer'),
+            lambda: build_skeleton(kind.bare_config(backbone)),
+        )
     else:
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
     nested = nest_ranks(table.ranks, sites)
     backbone['lora_ranks'] = table.ranks if isinstance(sites[0], str) else nested
-    backbone.pop('rank_budget', None)
+    for name in ('rank_budget', 'rank_per'):
+        backbone.pop(name, None)
     cfg['rank_table'] = table.to_dict()
     return table
 

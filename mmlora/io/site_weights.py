@@ -28,3 +28,12 @@ def select_weights(state_dict: Mapping[str, Tensor], modules: Sequence[str], whe
             f'{missing[:3]}. Its layout: {sorted(layouts) or "unknown"}; its keys begin with {list(state_dict)[:3]}'
         )
     return {module: known[module] for module in modules}
+
+
+def count_parameters(state_dict: Mapping[str, Tensor]) -> int:
+    """Return how many numbers the backbone in a state dict has: the floating-point tensors.
+
+    Where keys begin with ``backbone.``, only these count, so that a classifier head does not.
+    """
+    own = {k: v for k, v in state_dict.items() if k.startswith('backbone.')} or state_dict
+    return sum(tensor.numel() for tensor in own.values() if tensor.is_floating_point())

@@ -1,4 +1,4 @@
-"""A small cache on disk for what the spectra of weights have cost: two numbers for each hash of a weight."""
+"""A small cache on disk for what the spectra of weights have cost: two numbers, or all singular values, by hash."""
 
 import json
 import math
@@ -20,7 +20,9 @@ def cache_folder() -> Path:
 
 
 class SpectrumCache(MutableMapping[str, list]):
-    """``{sha256: [sigma1, fro]}``, read from a JSON file and written back by :meth:`save`.
+    """``{sha256: [sigma1, fro]}`` and ``{sha256/values: [sigma1, sigma2, ...]}``, read from a JSON file.
+
+    :meth:`save` writes it back.
 
     A file that cannot be read or written costs time, not results: it is reported and the numbers are computed.
 
@@ -35,7 +37,7 @@ class SpectrumCache(MutableMapping[str, list]):
         if self.path.is_file():
             try:
                 data = json.loads(self.path.read_text(encoding='utf-8'))
-                self._data = {k: v for k, v in data.items() if _valid(v)}
+                self._data = {k: v for k, v in data.items() if _valid(k, v)}
             except (OSError, ValueError, AttributeError) as error:
                 print_log(f'ignoring the cache {self.path}: {error}', logger='current')
 
@@ -68,9 +70,9 @@ class SpectrumCache(MutableMapping[str, list]):
             print_log(f'the cache {self.path} cannot be written: {error}', logger='current')
 
 
-def _valid(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(x, float) and math.isfinite(x) and x > 0 for x in value)
-    )
+def _valid(key: str, value: object) -> bool:
+    if not isinstance(value, list) or not value or not all(isinstance(x, float) and math.isfinite(x) for x in value):
+        return False
+    if key.endswith('/values'):
+        return value[0] > 0 and value == sorted(value, reverse=True) and value[-1] >= 0
+    return len(value) == 2 and min(value) > 0

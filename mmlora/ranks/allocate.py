@@ -1,33 +1,15 @@
-"""From the weights of a frozen model to its rank table."""
+"""From the weights of a frozen model, or what was measured on data, to its rank table."""
 
 import hashlib
 from collections.abc import Mapping, MutableMapping, Sequence
 
 from torch import Tensor
 
-from ..fused import adapted_slices, layout_of
-from .budget import Site, allocate
+from .budget import TOTALS, Site, allocate, check_budget
 from .criteria import resolve_criterion
-from .spectrum import spectrum, tensor_sha256
+from .pieces import Piece, pieces_of
+from .spectrum import Spectrum, spectrum, tensor_sha256
 from .table import RankRow, RankTable
-
-
-def site_of(module: str, shape: tuple[int, int], value: float, slices: Sequence[str] | None) -> Site:
-    """Return the place that a module takes in the allocation.
-
-    Args:
-        module: Its name; one named ``qkv`` or ``kv`` is a fused projection, whose adapted slices have factors of
-            their own.
-        shape: Rows and columns of its weight.
-        value: Value of the criterion.
-        slices: The adapted slices of a fused projection; None adapts it as one weight.
-    """
-    out_features, in_features = shape
-    parts = adapted_slices(module, slices)
-    if not parts:
-        return Site(value, in_features + out_features, min(in_features, out_features))
-    rows = out_features // len(layout_of(module))
-    return Site(value, len(parts) * (in_features + rows), min(in_features, rows))
 
 
 def build_rank_table(
@@ -37,32 +19,100 @@ def build_rank_table(
     slices: Sequence[str] | None = 'qv',
     source: str = '',
     cache: MutableMapping[str, list] | None = None,
+    rank_per: str = 'layer',
+    size: int | None = None,
 ) -> RankTable:
     """Choose a rank for each weight.
 
     Args:
         weights: ``{module: (out, in)}`` in the order of the model; a fused qkv is one weight, as in the published
-            tables.
-        criterion: A name in :data:`mmlora.ranks.criteria.CRITERIA`.
-        budget: As in :func:`mmlora.ranks.budget.allocate`.
+            tables. For a criterion that reads shapes alone, tensors without memory will do.
+        criterion: A name in :data:`mmlora.ranks.criteria.CRITERIA`, with its parameter after ``@``.
+        budget: As in :func:`mmlora.ranks.budget.check_budget`.
         slices: Which of q, k and v are adapted in a fused projection; None adapts it as one weight. Parameter counts
             and limits depend on it.
         source: Where the weights came from, for people.
         cache: Spectra by the hash of the weight.
+        rank_per: ``'layer'``: one rank for a fused projection, from the merged weight, for each of its adapted slices;
+            ``'slice'``: each adapted slice by its own rows.
+        size: Parameters of the backbone, for a budget by ``share``.
 
     Raises:
-        ValueError: There are no weights, one has no spectrum, or the criterion or budget is not valid.
+        ValueError: There are no weights, one has no spectrum, or the criterion or budget is not valid, or the criterion
+            reads data or needs a budget.
     """
     if not weights:
         raise ValueError('no weights to choose ranks for')
-    value_of = resolve_criterion(criterion)
-    spectra = {name: spectrum(weight, name, cache) for name, weight in weights.items()}
-    sites = [site_of(name, s.shape, value_of(s), slices) for name, s in spectra.items()]
-    rows = tuple(
-        RankRow(name, rank, criterion, site.value, s.sigma1, s.fro, rank * site.cost)
-        for (name, s), site, rank in zip(spectra.items(), sites, allocate(sites, budget), strict=True)
-    )
-    return RankTable(rows, source, weights_sha256(weights), dict(budget) if budget else None)
+    chosen = resolve_criterion(criterion)
+    if chosen.reads == 'data':
+        raise ValueError(
+            f'criterion {criterion!r} reads batches of training data, which weights alone are not: put '
+            f'lora_ranks={criterion!r} into a config and call mmlora.apis.settle_ranks(cfg) (tools/train.py does), or '
+            'give tools/stable_rank.py the config with --config'
+        )
+    check_total(criterion, budget)
+    for name, weight in weights.items():
+        if weight.ndim != 2 or not weight.numel():
+            raise ValueError(f'{name} must be a matrix, got the shape {tuple(weight.shape)}')
+    pieces = pieces_of({name: tuple(weight.shape) for name, weight in weights.items()}, slices, rank_per)
+    spectra = [spectrum(weights[p.module][p.rows], p.name, cache, chosen.reads) for p in pieces]
+    values = [chosen.value(s) for s in spectra]
+    sha256 = None if chosen.reads == 'shape' else weights_sha256(weights)
+    return table_of(pieces, values, criterion, budget, source, sha256, size, spectra)
+
+
+def table_of(
+    pieces: Sequence[Piece],
+    values: Sequence[float | Sequence[float]],
+    criterion: str,
+    budget: Mapping[str, float] | None = None,
+    source: str = '',
+    sha256: str | None = None,
+    size: int | None = None,
+    spectra: Sequence[Spectrum] | None = None,
+) -> RankTable:
+    """Allocate ranks by values that are known.
+
+    Args:
+        pieces: The parts that take a rank.
+        values: For each piece its value, or the descending scores of its components. In the table, the value of a piece
+            with scores is the sum of those that it was given.
+        criterion: Name for the rows.
+        budget: As in :func:`mmlora.ranks.budget.check_budget`.
+        source: Where the values came from, for people.
+        sha256: Hash of the weights behind the values, or None.
+        size: Parameters of the backbone, for a budget by ``share``.
+        spectra: Of the pieces, for the table.
+
+    Raises:
+        ValueError: The criterion needs a total and the budget has none, or the budget cannot be met.
+    """
+    check_total(criterion, budget)
+    scored = [not isinstance(value, (int, float)) for value in values]
+    sites = [
+        Site(0.0 if many else value, p.cost, p.limit, value if many else None, p.name)
+        for p, value, many in zip(pieces, values, scored, strict=True)
+    ]
+    ranks = allocate(sites, budget, size)
+    rows = []
+    for i, (piece, site, rank) in enumerate(zip(pieces, sites, ranks, strict=True)):
+        value = site.value if site.scores is None else float(sum(site.scores[:rank]))
+        sigma1, fro = (spectra[i].sigma1, spectra[i].fro) if spectra else (None, None)
+        rows.append(RankRow(piece.module, rank, criterion, value, sigma1, fro, rank * site.cost, piece.part))
+    return RankTable(tuple(rows), source, sha256, dict(budget) if budget else None)
+
+
+def check_total(criterion: str, budget: Mapping[str, float] | None) -> None:
+    """Check that a criterion whose values only compare weights with each other comes with a total.
+
+    Raises:
+        ValueError: It does not, or the budget is not valid.
+    """
+    if check_budget(budget).kind is None and resolve_criterion(criterion).needs_budget:
+        raise ValueError(
+            f'criterion {criterion!r} says how weights compare, not how large ranks are: it needs a budget with one of '
+            f'{TOTALS}, such as dict(mean_rank=8), got {budget!r}'
+        )
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

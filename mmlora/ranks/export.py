@@ -30,12 +30,12 @@ def table_to_snippet(table: RankTable) -> str:
     nested = _nest_pairs(table)
     if nested is not None:
         return f'lora_ranks = {nested}\n'
-    lines = [f'    {row.module!r}: {row.rank},' for row in table.rows]
+    lines = [f'    {module!r}: {rank!r},' for module, rank in table.ranks.items()]
     return '\n'.join(['lora_ranks = {', *lines, '}']) + '\n'
 
 
 def _nest_pairs(table: RankTable) -> list | None:
-    names, ranks = [row.module for row in table.rows], [row.rank for row in table.rows]
+    names, ranks = list(table.ranks), list(table.ranks.values())
     if len(names) % 2:
         return None
     pairs: dict[str, list] = {}
@@ -49,17 +49,17 @@ def _nest_pairs(table: RankTable) -> list | None:
 
 
 def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
-    """Return a horizontal bar chart with a bar for each module, coloured by the last component of its name."""
+    """Return a horizontal bar chart with a bar for each row, coloured by the last component of its name."""
     rows = table.rows
     figure = Figure(figsize=(8, 0.9 + 0.24 * len(rows)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    groups = list(dict.fromkeys(row.module.rpartition('.')[2] for row in rows))
+    groups = list(dict.fromkeys(row.label.rpartition('.')[2] for row in rows))
     for i, group in enumerate(groups):
-        own = [(y, row.rank) for y, row in enumerate(rows) if row.module.rpartition('.')[2] == group]
+        own = [(y, row.rank) for y, row in enumerate(rows) if row.label.rpartition('.')[2] == group]
         bars = axes.barh([y for y, _ in own], [r for _, r in own], color=f'C{i}', label=group)
         axes.bar_label(bars, padding=2, fontsize=7)
-    axes.set_yticks(range(len(rows)), [row.module for row in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel('rank')

@@ -1,13 +1,14 @@
-"""The numbers that every criterion reads: the largest singular value and the Frobenius norm of a weight.
+"""The numbers that criteria read: the largest singular value and the Frobenius norm of a weight, or its whole spectrum.
 
 The largest singular value is the root of the largest eigenvalue of the Gram matrix of the smaller side, in float64
 throughout, since an error of 1e-4 can flip the rounding of a stable rank. One eigenvalue costs a fraction of the full
-singular value decomposition that the published code computes.
+singular value decomposition that the published code computes. A criterion that needs all singular values gets them from
+the decomposition itself, as the Gram matrix would lose the small ones.
 """
 
 import hashlib
 import math
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,20 +16,29 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
+READS = ('shape', 'norms', 'values')
+"""What can be read from a weight, from cheap to dear: nothing but its shape, two numbers, all singular values."""
+
+_ALL = '/values'
+
 
 @dataclass(frozen=True)
 class Spectrum:
     """Summary of the singular values of a weight.
 
     Attributes:
-        sigma1: Largest singular value.
-        fro: Frobenius norm.
+        sigma1: Largest singular value; None where only the shape was read.
+        fro: Frobenius norm; None where only the shape was read.
         shape: Rows and columns of the weight.
+        values: All singular values, descending; None where they were not asked for.
+        module: Name of the weight.
     """
 
-    sigma1: float
-    fro: float
+    sigma1: float | None
+    fro: float | None
     shape: tuple[int, int]
+    values: Sequence[float] | None = None
+    module: str = ''
 
 
 def largest_singular_value(weight: Tensor) -> float:
@@ -38,6 +48,11 @@ def largest_singular_value(weight: Tensor) -> float:
     last = gram.shape[0] - 1
     top = eigh(gram, eigvals_only=True, subset_by_index=[last, last], check_finite=False)
     return math.sqrt(max(float(top[0]), 0.0))
+
+
+def singular_values(weight: Tensor) -> list[float]:
+    """Return all singular values of a matrix in descending order, in float64."""
+    return torch.linalg.svdvals(weight.detach().to('cpu', torch.float64)).tolist()
 
 
 def frobenius_norm(weight: Tensor) -> float:
@@ -53,31 +68,38 @@ def tensor_sha256(weight: Tensor) -> str:
     return digest.hexdigest()
 
 
-def spectrum(weight: Tensor, name: str = 'weight', cache: MutableMapping[str, list] | None = None) -> Spectrum:
+def spectrum(
+    weight: Tensor, name: str = 'weight', cache: MutableMapping[str, list] | None = None, reads: str = 'norms'
+) -> Spectrum:
     """Return the spectrum of a weight.
 
     Args:
         weight: A matrix ``(out, in)``.
-        name: Quoted in errors.
+        name: Its name, quoted in errors.
         cache: Results by the hash of the weight; read and filled.
+        reads: What is needed, one of :data:`READS`; nothing dearer is computed.
 
     Raises:
         ValueError: The weight is no matrix, is zero, or holds values that are not finite.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ValueError(f'{name} must be a matrix, got the shape {tuple(weight.shape)}')
-    key = tensor_sha256(weight) if cache is not None else ''
-    if cache is not None and key in cache:
-        sigma1, fro = cache[key]
-        return Spectrum(sigma1, fro, tuple(weight.shape))
-    if not torch.isfinite(weight).all():
-        raise ValueError(f'{name} holds values that are not finite, so that it has no stable rank')
-    sigma1, fro = largest_singular_value(weight), frobenius_norm(weight)
-    if sigma1 == 0:
-        raise ValueError(f'{name} is all zero, so that it has no stable rank; is the checkpoint trained?')
-    if cache is not None:
-        cache[key] = [sigma1, fro]
-    return Spectrum(sigma1, fro, tuple(weight.shape))
+    shape = tuple(weight.shape)
+    if reads == 'shape':
+        return Spectrum(None, None, shape, module=name)
+    every = reads == 'values'
+    key = tensor_sha256(weight) + (_ALL if every else '') if cache is not None else ''
+    numbers = cache.get(key) if cache is not None else None
+    if numbers is None:
+        if not torch.isfinite(weight).all():
+            raise ValueError(f'{name} holds values that are not finite, so that it has no stable rank')
+        numbers = singular_values(weight) if every else [largest_singular_value(weight), frobenius_norm(weight)]
+        if numbers[0] == 0:
+            raise ValueError(f'{name} is all zero, so that it has no stable rank; is the checkpoint trained?')
+        if cache is not None:
+            cache[key] = numbers
+    fro = float(np.linalg.norm(numbers)) if every else numbers[1]
+    return Spectrum(numbers[0], fro, shape, numbers if every else None, name)
 
 
 def product_spectrum(b: Tensor, a: Tensor) -> Spectrum | None:

@@ -7,21 +7,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..fused import layout_of
+from .nested import Rank
+
 FORMAT = 'mmlora.ranks/1'
 
 
 @dataclass(frozen=True)
 class RankRow:
-    """One module of a rank table.
+    """One module of a rank table, or one slice of a fused projection.
 
     Attributes:
         module: Name without wrapper prefixes and without ``.weight``.
-        rank: Rank of the change; on a fused qkv that of each adapted slice.
+        rank: Rank of the change; on a fused qkv without ``slice`` that of each adapted slice.
         criterion: Name of the criterion, or ``manual`` where a person chose.
-        value: Value of the criterion before rounding.
+        value: Value of the criterion before rounding; for scores of components the sum of those that were taken.
         sigma1: Largest singular value of the weight.
         fro: Frobenius norm of the weight.
         params: Learned parameters that the rank costs.
+        slice: Name of the slice whose rank this is, or '' for the whole module.
     """
 
     module: str
@@ -31,17 +35,31 @@ class RankRow:
     sigma1: float | None = None
     fro: float | None = None
     params: int | None = None
+    slice: str = ''
 
     def __post_init__(self) -> None:
         """Check the row.
 
         Raises:
-            ValueError: The module is no name, or the rank is no whole number of at least 0.
+            ValueError: The module is no name, the rank is no whole number of at least 0, or the slice is none of the
+                module's.
         """
         if not isinstance(self.module, str) or not self.module:
             raise ValueError(f'a rank table needs module names, got {self.module!r}')
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
             raise ValueError(f'rank of {self.module} must be a whole number of at least 0, got {self.rank!r}')
+        if self.slice and self.slice not in layout_of(self.module):
+            raise ValueError(f'{self.module} has the slices {layout_of(self.module)}, got {self.slice!r}')
+
+    @property
+    def label(self) -> str:
+        """Module and slice for people."""
+        return f'{self.module} {self.slice}' if self.slice else self.module
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; ``slice`` is left out where there is none."""
+        data = asdict(self)
+        return data if self.slice else {k: v for k, v in data.items() if k != 'slice'}
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,7 @@ class RankTable:
     """Ranks of a model's modules, in the order of the model.
 
     Attributes:
-        rows: One row for each module.
+        rows: One row for each module, or for each adapted slice of one.
         source: Where the weights came from, as text for people.
         sha256: Hash of the source weights' bytes, or None where there are none.
         budget: The budget that was asked for, or None.
@@ -61,9 +79,15 @@ class RankTable:
     budget: dict[str, float] | None = field(default=None)
 
     @property
-    def ranks(self) -> dict[str, int]:
-        """``{module: rank}`` in order."""
-        return {row.module: row.rank for row in self.rows}
+    def ranks(self) -> dict[str, Rank]:
+        """``{module: rank}`` in order; the rank of a module with rows for its slices is ``{slice: rank}``."""
+        ranks: dict[str, Rank] = {}
+        for row in self.rows:
+            if row.slice:
+                ranks.setdefault(row.module, {})[row.slice] = row.rank
+            else:
+                ranks[row.module] = row.rank
+        return ranks
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON and for a checkpoint."""
@@ -72,7 +96,7 @@ class RankTable:
             'source': self.source,
             'sha256': self.sha256,
             'budget': self.budget,
-            'rows': [asdict(row) for row in self.rows],
+            'rows': [row.to_dict() for row in self.rows],
         }
 
     @classmethod
@@ -93,10 +117,12 @@ class RankTable:
                 rows.append(RankRow(**{k: v for k, v in row.items() if k in known}))
             except ValueError as error:
                 raise ValueError(f'{where}: row {i}: {error}') from error
-        names = [row.module for row in rows]
-        double = sorted({name for name in names if names.count(name) > 1})
+        labels = [row.label for row in rows]
+        whole = {row.module for row in rows if not row.slice}
+        double = {label for label in labels if labels.count(label) > 1}
+        double |= {row.label for row in rows if row.slice and row.module in whole}
         if double:
-            raise ValueError(f'{where} names modules more than once: {double[:5]}')
+            raise ValueError(f'{where} names modules more than once: {sorted(double)[:5]}')
         budget = data.get('budget')
         return cls(tuple(rows), str(data.get('source', '')), data.get('sha256'), dict(budget) if budget else None)
 
@@ -125,16 +151,17 @@ class RankTable:
         def number(x: float | None) -> str:
             return '-' if x is None or math.isnan(x) else f'{x:.3f}'
 
-        width = max([len('module'), *(len(row.module) for row in self.rows)])
+        width = max([len('module'), *(len(row.label) for row in self.rows)])
         lines = [f'{"module":<{width}}  rank  {"value":>9}  {"sigma1":>9}  {"fro":>9}  {"params":>10}']
         for row in self.rows:
             params = '-' if row.params is None else f'{row.params:,}'
             lines.append(
-                f'{row.module:<{width}}  {row.rank:>4}  {number(row.value):>9}  {number(row.sigma1):>9}  '
+                f'{row.label:<{width}}  {row.rank:>4}  {number(row.value):>9}  {number(row.sigma1):>9}  '
                 f'{number(row.fro):>9}  {params:>10}'
             )
         total = sum(row.params or 0 for row in self.rows)
         criteria = ', '.join(sorted({row.criterion for row in self.rows}))
         mean = sum(row.rank for row in self.rows) / len(self.rows)
-        lines.append(f'{len(self.rows)} modules, criterion {criteria}, mean rank {mean:.2f}, {total:,} parameters')
+        what = 'slices and modules' if any(row.slice for row in self.rows) else 'modules'
+        lines.append(f'{len(self.rows)} {what}, criterion {criteria}, mean rank {mean:.2f}, {total:,} parameters')
         return '\n'.join(lines)

@@ -12,6 +12,7 @@ from mmlora.io.attention import find_linear_weights
 from mmlora.ranks import (
     CRITERIA,
     PRESETS,
+    Criterion,
     RankRow,
     RankTable,
     Site,
@@ -209,7 +210,7 @@ class TestTable:
         assert row.params == row.rank * cost
 
     def test_a_new_criterion_is_one_entry(self, monkeypatch):
-        monkeypatch.setitem(CRITERIA, 'spectral', lambda s: s.sigma1)
+        monkeypatch.setitem(CRITERIA, 'spectral', Criterion(lambda s: s.sigma1))
         assert build_rank_table({'a': 3 * torch.eye(4)}, 'spectral').ranks == {'a': 3}
 
 

@@ -14,8 +14,20 @@ from mmengine.runner import Runner
 from ...adapters import LowRankLinear, adapted_layers
 from ...io.atomic import write_text
 from ...io.rank_files import write_exports
+from ...io.spectrum_cache import SpectrumCache
 from ...models.backbones.adapt import find_adapted
-from ...ranks import CRITERIA, RankTable, Spectrum, product_spectrum, spectrum, stable_rank
+from ...ranks import (
+    RankTable,
+    Spectrum,
+    check_budget,
+    is_criterion,
+    product_spectrum,
+    resolve_criterion,
+    slice_rows,
+    spectrum,
+    stable_rank,
+)
+from ...ranks.nested import Rank
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
 
@@ -33,15 +45,15 @@ class StableRankHook(Hook):
     rank of W and of the change, and the relative size of the change, in ``stable_ranks.csv``.
 
     Args:
-        criterion: A name in :data:`mmlora.ranks.CRITERIA`.
-        budget: As in :func:`mmlora.ranks.allocate`.
+        criterion: A name in :data:`mmlora.ranks.CRITERIA`, with its parameter after ``@``.
+        budget: As in :func:`mmlora.ranks.check_budget`.
         interval: Epochs, or iterations, between two entries of the track; 0 tracks nothing.
         by_epoch: Whether ``interval`` counts epochs. Loops that count iterations have one epoch, which ends with them.
         strict: Whether a table that was computed from other weights than those loaded is an error. False warns.
         out_dir: Folder of the exports, by default the work directory.
 
     Raises:
-        ValueError: The criterion is unknown or the interval is negative.
+        ValueError: The criterion is unknown, the budget is not valid, or the interval is negative.
     """
 
     priority = 'NORMAL'
@@ -55,8 +67,8 @@ class StableRankHook(Hook):
         strict: bool = True,
         out_dir: str | None = None,
     ) -> None:
-        if criterion not in CRITERIA:
-            raise ValueError(f'unknown criterion {criterion!r}: choose one of {sorted(CRITERIA)}')
+        resolve_criterion(criterion)
+        check_budget(budget)
         if interval < 0:
             raise ValueError(f'interval must be at least 0, got {interval}')
         self.criterion = criterion
@@ -128,22 +140,31 @@ class StableRankHook(Hook):
 
     def _check(self, runner: Runner) -> None:
         layers = self._layers
-        other = {row.module for row in self.table.rows if row.rank} ^ set(layers)
+        adapted = {row.module for row in self.table.rows if row.rank}
+        other = adapted ^ set(layers)
         if other:
             raise ValueError(f'the rank table and the model adapt different modules: {sorted(other)[:5]}')
+        for module, rank in self.table.ranks.items():
+            if module in layers and not _takes(rank, layers[module].ranks):
+                raise ValueError(f'{module} has ranks {layers[module].ranks}, the table says {rank}')
+        self._check_values(runner)
+
+    def _check_values(self, runner: Runner) -> None:
+        # Only what the weights alone decide can be computed again. The cache was filled when the ranks were settled.
+        cache = SpectrumCache()
         for row in self.table.rows:
-            if row.rank and set(layers[row.module].ranks.values()) != {row.rank}:
-                raise ValueError(f'{row.module} has ranks {layers[row.module].ranks}, the table says {row.rank}')
-        for row in self.table.rows:
-            if not row.rank or row.value is None or row.criterion not in CRITERIA:
+            layer = self._layers.get(row.module)
+            if layer is None or row.value is None or layer.weight.requires_grad or not is_criterion(row.criterion):
                 continue
-            if layers[row.module].weight.requires_grad:
+            criterion = resolve_criterion(row.criterion)
+            if criterion.reads not in ('norms', 'values'):
                 continue
-            value = CRITERIA[row.criterion](spectrum(layers[row.module].weight, row.module))
+            rows = slice_rows(row.module, row.slice, layer.weight.shape[0])
+            value = criterion.value(spectrum(layer.weight[rows], row.label, cache, criterion.reads))
             if abs(value - row.value) > 1e-3 * row.value:
                 text = (
                     f'the rank table ({self.table.source}) was computed from other weights than those loaded: '
-                    f'{row.criterion} of {row.module} is {value:.4f} here, the table says {row.value:.4f}'
+                    f'{row.criterion} of {row.label} is {value:.4f} here, the table says {row.value:.4f}'
                 )
                 if self.strict:
                     raise ValueError(f'{text}. StableRankHook(strict=False) accepts that')
@@ -167,6 +188,13 @@ class StableRankHook(Hook):
 
     def _track_file(self, runner: Runner) -> Path:
         return Path(self.out_dir or runner.work_dir) / TRACK_FILE
+
+
+def _takes(rank: Rank, own: Mapping[str, int]) -> bool:
+    """Return whether a layer has the ranks that a table says; slices of rank 0 are not adapted."""
+    if isinstance(rank, Mapping):
+        return {name: r for name, r in rank.items() if r} == dict(own)
+    return set(own.values()) == {rank}
 
 
 def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:

@@ -1,6 +1,8 @@
 """Adapt a built backbone: inject, freeze, guard. All adapted backbones are this one function."""
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -9,6 +11,7 @@ from mmpretrain.models import VisionTransformer
 
 from ...adapters import adapter_parameter_names, freeze, inject_exact
 from ...ranks import RankTable
+from ...ranks.nested import Rank
 from .load_guard import LoadGuard
 
 
@@ -46,14 +49,19 @@ def adapt_backbone(
             f'init_cfg must be one dict, got a list of {len(init_cfg)}: with a list VisionTransformer draws the '
             'position embedding anew after loading it'
         )
-    inject_exact(backbone, table.ranks, kind, slices, alpha=alpha, scaling=scaling, dropout=dropout, **kwargs)
+    ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
+    inject_exact(backbone, ranks, kind, slices, alpha=alpha, scaling=scaling, dropout=dropout, **kwargs)
     if frozen:
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
     _check_that_adapters_learn(backbone)
-    if all(rank == 0 for rank in table.ranks.values()):
+    if not any(ranks.values()):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
+
+
+def _adapts(rank: Rank) -> bool:
+    return any(rank.values()) if isinstance(rank, Mapping) else rank > 0
 
 
 def _check_that_adapters_learn(backbone: nn.Module) -> None:
@@ -82,3 +90,17 @@ def check_slices(slices: Sequence[str] | None) -> None:
     """
     if slices is not None and (not slices or set(slices) - set('qkv') or len(set(slices)) != len(slices)):
         raise ValueError(f"lora_slices must name some of 'q', 'k' and 'v', each once, got {slices!r}")
+
+
+def check_keywords(given: Iterable[str], *functions: Callable) -> None:
+    """Check that each keyword is one of some function, so that a typing error names what was meant.
+
+    Raises:
+        TypeError: One is not; the nearest are named.
+    """
+    parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+    known = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != 'self']
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known) or sorted(known)
+            raise TypeError(f'unknown argument {name!r}: did you mean one of {close}?')

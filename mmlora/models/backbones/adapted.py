@@ -8,9 +8,9 @@ from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_slices
+from .adapt import adapt_backbone, check_keywords, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
-from .skeleton import Skeleton
+from .skeleton import build_skeleton
 
 
 @register(MODELS)
@@ -26,14 +26,17 @@ def AdaptedBackbone(
     kind: str = 'lora',
     frozen: bool = True,
     init_cfg: Mapping[str, Any] | None = None,
+    rank_per: str = 'layer',
+    **unknown: Any,
 ) -> nn.Module:
     """Build a backbone and adapt it. What is returned is the backbone itself: no wrapper and so no key prefix.
 
     Args:
         backbone: Config of the backbone, with its ``init_cfg``. A bare ``type`` is looked up in mmpretrain.
         targets: Which linear layers to adapt: names, suffixes (``'attn.qkv'``) or regular expressions.
-        lora_ranks: One number, a mapping from module to rank, ``'stable_rank'``, a ``ranks.json`` or a checkpoint.
-        rank_budget: As in :func:`mmlora.ranks.allocate`, for ranks from a criterion.
+        lora_ranks: One number, a mapping from module to rank (on a fused projection a rank may be a mapping from slice
+            to rank), a criterion such as ``'stable_rank'``, a ``ranks.json`` or a checkpoint.
+        rank_budget: As in :func:`mmlora.ranks.check_budget`, for ranks from a criterion.
         lora_alpha: Numerator of the scaling.
         lora_scaling: ``'alpha/r'``, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
         lora_dropout: Of the input of A, in [0, 1).
@@ -41,15 +44,17 @@ def AdaptedBackbone(
         kind: A name in :data:`mmlora.adapters.KINDS`.
         frozen: False lets the backbone learn beside the adapters.
         init_cfg: Takes the place of that of the inner backbone.
+        rank_per: ``'layer'`` values a fused projection as one weight, ``'slice'`` q, k and v by their own rows. For
+            ranks from a criterion.
+        **unknown: Refused.
 
     Raises:
         ValueError: A target means no linear layer, or an argument does not fit a layer.
-        TypeError: ``backbone`` is no config.
+        TypeError: ``backbone`` is no config, or an argument is unknown.
     """
+    check_keywords(unknown, AdaptedBackbone)
     check_slices(lora_slices)
-    inner = _inner(backbone)
-    if init_cfg is not None:
-        inner['init_cfg'] = init_cfg
+    inner = _bare_config(dict(backbone=backbone, init_cfg=init_cfg))
     model = PRETRAIN_MODELS.build(inner)
     table = resolve_ranks(
         lora_ranks,
@@ -57,22 +62,26 @@ def AdaptedBackbone(
         pretrained_checkpoint(inner.get('init_cfg')),
         rank_budget,
         lora_slices,
+        rank_per,
+        lambda: model,
     )
     adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen)
     return model
 
 
-def _inner(backbone: Mapping[str, Any]) -> dict[str, Any]:
+def _bare_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the backbone without adapters, from that of the adapted one."""
+    backbone = cfg['backbone']
     if not isinstance(backbone, Mapping) or 'type' not in backbone:
         raise TypeError(f'backbone must be a config with a type, got {backbone!r}')
-    return dict(backbone)
+    own = cfg.get('init_cfg')
+    return dict(backbone) if own is None else dict(backbone, init_cfg=own)
 
 
 def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
     """Return the names of the adapted modules; the backbone is built without memory to learn them."""
-    with Skeleton():
-        model = PRETRAIN_MODELS.build({**_inner(cfg['backbone']), 'init_cfg': None})
-    return select(cfg['targets'], linear_names(model))
+    return select(cfg['targets'], linear_names(build_skeleton(_bare_config(cfg))))
 
 
 AdaptedBackbone.adapter_sites = _adapter_sites
+AdaptedBackbone.bare_config = _bare_config

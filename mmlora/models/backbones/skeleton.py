@@ -1,9 +1,11 @@
 """Build a model without the memory of its weights, to learn its names and shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn as nn
+from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from torch.overrides import TorchFunctionMode
 
 
@@ -20,3 +22,12 @@ class Skeleton(TorchFunctionMode):
         if func is torch.empty:
             kwargs['device'] = 'meta'
         return func(*args, **kwargs)
+
+
+def build_skeleton(cfg: Mapping[str, Any]) -> nn.Module:
+    """Build the backbone of a config without memory and without looking at its ``init_cfg``.
+
+    A bare ``type`` is looked up in mmpretrain.
+    """
+    with Skeleton():
+        return PRETRAIN_MODELS.build({**cfg, 'init_cfg': None})

@@ -9,13 +9,15 @@ weights are never merged by ``eval()`` (there a checkpoint saved in evaluation h
 of q and v is never formed as a dense matrix.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch.nn as nn
 
-from .adapt import adapt_backbone, check_slices
+from .adapt import adapt_backbone, check_keywords, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
+from .skeleton import build_skeleton
 
 
 class SRLoRA:
@@ -26,9 +28,12 @@ class SRLoRA:
     Args:
         arch: A name or a dict, as of the backbone.
         lora_ranks: Ranks nested as the blocks are, ``[qkv, proj]`` for each (with ``ffn``: ``[qkv, proj, fc1, fc2]``),
-            the qkv rank applying to each adapted slice; or one number, a mapping from module to rank,
-            ``'stable_rank'``, a preset, a ``ranks.json``, or a checkpoint.
-        rank_budget: As in :func:`mmlora.ranks.allocate`, for ranks from a criterion.
+            the qkv rank applying to each adapted slice, unless it is a mapping from slice to rank; or one number, a
+            mapping from module to rank, a criterion such as ``'stable_rank'``, a preset, a ``ranks.json``, or a
+            checkpoint.
+        rank_budget: As in :func:`mmlora.ranks.check_budget`, for ranks from a criterion.
+        rank_per: ``'layer'`` values the merged qkv, as the published tables do; ``'slice'`` values q, k and v by their
+            own rows, as the paper writes. For ranks from a criterion.
         lora_alpha: Numerator of the scaling; 1 as published.
         lora_scaling: ``'alpha/r'`` as published, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
         lora_dropout: Of the input of A, in [0, 1).
@@ -39,7 +44,11 @@ class SRLoRA:
 
     Raises:
         ValueError: The ranks do not fit the blocks, or an argument is out of range.
+        TypeError: An argument is unknown.
     """
+
+    bare: ClassVar[type[nn.Module]]
+    """The backbone without adapters."""
 
     attention: ClassVar[tuple[str, ...]]
     """Names of the adapted layers within a block."""
@@ -55,12 +64,17 @@ class SRLoRA:
         lora_slices: Sequence[str] | None = 'qv',
         ffn: bool = False,
         frozen: bool = True,
+        rank_per: str = 'layer',
         **kwargs: Any,
     ) -> None:
+        check_keywords(kwargs, self.bare.__init__, SRLoRA.__init__)
         check_slices(lora_slices)
         sites = self.adapter_sites(dict(arch=arch, ffn=ffn))
         source = pretrained_checkpoint(kwargs.get('init_cfg'))
-        table = resolve_ranks(lora_ranks, sites, source, rank_budget, lora_slices)
+        cfg = dict(kwargs, arch=arch)
+        table = resolve_ranks(
+            lora_ranks, sites, source, rank_budget, lora_slices, rank_per, lambda: build_skeleton(self.bare_config(cfg))
+        )
         super().__init__(arch=arch, **kwargs)
         self._prepare_loading()
         adapt_backbone(self, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, frozen=frozen)
@@ -79,6 +93,12 @@ class SRLoRA:
             arch = cls.arch_zoo[arch.lower()]
         ends = cls.attention + (('ffn.layers.0.0', 'ffn.layers.1') if cfg.get('ffn') else ())
         return cls._sites(arch, ends)
+
+    @classmethod
+    def bare_config(cls, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config of the backbone without adapters, from that of the adapted one."""
+        own = set(inspect.signature(SRLoRA.__init__).parameters) - {'arch'}
+        return {'arch': 'base', **{k: v for k, v in cfg.items() if k not in own}, 'type': cls.bare}
 
     @classmethod
     def _sites(cls, arch: Mapping[str, Any], ends: Sequence[str]) -> list:

@@ -13,6 +13,7 @@ from .sr_lora import SRLoRA
 class SwinSR_LoRA(SRLoRA, SwinTransformer):
     """mmpretrain's ``SwinTransformer`` with the arguments of :class:`SRLoRA`; ranks are ``[stage][block]``."""
 
+    bare = SwinTransformer
     attention = ('attn.w_msa.qkv', 'attn.w_msa.proj')
 
     @classmethod

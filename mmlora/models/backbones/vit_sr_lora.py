@@ -13,6 +13,7 @@ from .sr_lora import SRLoRA
 class VitSR_LoRA(SRLoRA, VisionTransformer):
     """mmpretrain's ``VisionTransformer`` with the arguments of :class:`SRLoRA`; ranks are ``[[qkv, proj], ...]``."""
 
+    bare = VisionTransformer
     attention = ('attn.qkv', 'attn.proj')
 
     @classmethod
