@@ -73,13 +73,13 @@ def run_tool(*args: Any, check: bool = True, **env: str) -> subprocess.Completed
     return done
 
 
-def call_tool(name: str, *args: Any) -> None:
+def call_tool(name: str, *args: Any) -> Any:
     """Call the main function of a tool in this process, which saves the time of the imports."""
     spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with quick_runs():
-        module.main([str(arg) for arg in args])
+        return module.main([str(arg) for arg in args])
 
 
 def tool_env(**env: str) -> dict[str, str]:

@@ -34,7 +34,8 @@ def test_table_of_sets():
 
 @pytest.mark.parametrize('spelling, name', [
     ('cifar100', 'cifar'), ('pets', 'oxford_iiit_pet'), ('oxford_pet', 'oxford_iiit_pet'),
-    ('camelyon', 'patch_camelyon'), ('flowers102', 'oxford_flowers102'), ('retinopathy', 'diabetic_retinopathy'), ('EuroSAT', 'eurosat'),
+    ('camelyon', 'patch_camelyon'), ('flowers102', 'oxford_flowers102'),
+    ('retinopathy', 'diabetic_retinopathy'), ('EuroSAT', 'eurosat'),
     ('clevr-count', 'clevr_count'),
 ])
 def test_spellings(spelling, name):

@@ -1,0 +1,99 @@
+#!/usr/bin/env python
+"""Write few-shot lists, or the splits of Glyphs.
+
+Examples::
+
+    python tools/make_splits.py fewshot --dataset vtab1k --data-root data/vtab-1k --name eurosat --shots 1 2 5 10
+    python tools/make_splits.py fewshot --dataset medfmc --data-root data/MedFMC --name endo --shots 1 --out my_lists
+    python tools/make_splits.py fewshot --list data/birds/train.txt --out data/birds/lists --shots 4 16
+    python tools/make_splits.py fewshot --list data/images/train --out data/images/lists --shots 4
+    python tools/make_splits.py glyphs
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import mmlora  # noqa: F401  (first: it cures what the imports below need)
+from mmlora.apis.splits import few_shot_files, list_source, medfmc_sources, vtab_sources, write_lists
+from mmlora.datasets.glyph_splits import select_letters, split_document
+from mmlora.io.atomic import write_text
+
+PUBLISHED = {'vtab1k': (vtab_sources, 'data/vtab-1k'), 'medfmc': (medfmc_sources, 'data/MedFMC')}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Write few-shot lists, or the splits of Glyphs')
+    commands = parser.add_subparsers(dest='command', required=True)
+    shot = commands.add_parser('fewshot', help='choose K images of each class, under the names of the published lists')
+    shot.add_argument('--dataset', choices=sorted(PUBLISHED), help='a published data set')
+    shot.add_argument('--data-root', help='its folder; by default data/vtab-1k or data/MedFMC')
+    shot.add_argument('--name', default='all', help='the set, such as eurosat or endo; by default all that are there')
+    shot.add_argument('--list', help='a list of your own (.txt, .csv, .json), or a folder of one folder per class')
+    shot.add_argument('--classes', nargs='+', default=[], help='names of the classes of that list')
+    shot.add_argument('--num-classes', type=int, help='their number, where they have no names')
+    shot.add_argument('--multi-label', action='store_true', help='each image of that list has any number of classes')
+    shot.add_argument('--columns', nargs=2, default=['image', 'label'], help='columns, or JSON keys, of that list')
+    shot.add_argument('--out', help='folder of the lists; by default beside those that they are chosen from')
+    shot.add_argument('--shots', type=int, nargs='+', default=[1], help='images per class')
+    shot.add_argument('--exps', type=int, default=5, help='how many lists of each')
+    shot.add_argument('--seed', type=int, default=0, help='seed of all choices')
+    shot.add_argument('--with-negatives', action='store_true', help='choose as many images without any class, too')
+    shot.add_argument('--allow-fewer', action='store_true', help='of classes with too few images, take what there is')
+    shot.add_argument('--force', action='store_true', help='replace lists that have other content')
+    glyphs = commands.add_parser('glyphs', help='choose the letters of Glyphs from the fonts that matplotlib ships')
+    glyphs.add_argument('--out', type=Path, default=Path('data_splits/glyphs'))
+    args = parser.parse_args(argv)
+    if args.command == 'fewshot' and bool(args.dataset) == bool(args.list):
+        parser.error('give either --dataset or --list')
+    if args.command == 'fewshot' and args.list and not args.out:
+        parser.error('--list needs --out')
+    return args
+
+
+def few_shot(args: argparse.Namespace) -> None:
+    """Write few-shot lists."""
+    if args.dataset:
+        read, root = PUBLISHED[args.dataset]
+        sources = read(args.data_root or root, args.name, args.out)
+    else:
+        sources = [list_source(args.list, args.out, classes=args.classes, num_classes=args.num_classes,
+                               multi_label=args.multi_label, columns=tuple(args.columns))]
+    files = {}
+    for source in sources:
+        own, notes = few_shot_files(source, args.shots, args.exps, seed=args.seed, with_negatives=args.with_negatives,
+                                    allow_fewer=args.allow_fewer)
+        files.update(own)
+        for note in notes:
+            print(note)
+    written = set(write_lists(files, args.force))
+    for path, text in files.items():
+        lines = text.count('\n')
+        print(f'{path}: {lines} images' + ('' if path in written else ', as it was'))
+
+
+def glyphs(args: argparse.Namespace) -> None:
+    """Write train.json, val.json and test.json of Glyphs."""
+    for split, codes in select_letters()[0].items():
+        document = split_document(split, codes, 'python tools/make_splits.py glyphs')
+        classes = ',\n'.join('  ' + json.dumps(row) for row in document.pop('classes'))
+        head = json.dumps(document, indent=1)[:-2]
+        write_text(args.out / f'{split}.json', f'{head},\n "classes": [\n{classes}\n ]\n}}\n')
+        print(f'{split}: {len(codes)} letters of {", ".join(document["scripts"])}')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = parse_args(argv)
+    try:
+        {'fewshot': few_shot, 'glyphs': glyphs}[args.command](args)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
