@@ -1,0 +1,4 @@
+_base_ = '../vtab1k_no-aug_384.py'
+dataset_name = 'vtab1k-eurosat'
+train_dataloader = dict(dataset=dict(name='eurosat'))
+test_dataloader = dict(dataset=dict(name='eurosat'))

@@ -1,0 +1,4 @@
+_base_ = '../vtab1k_384.py'
+dataset_name = 'vtab1k-oxford-flowers102'
+train_dataloader = dict(dataset=dict(name='oxford_flowers102'))
+test_dataloader = dict(dataset=dict(name='oxford_flowers102'))

@@ -1,0 +1,4 @@
+_base_ = '../vtab1k_384.py'
+dataset_name = 'vtab1k-oxford-iiit-pet'
+train_dataloader = dict(dataset=dict(name='oxford_iiit_pet'))
+test_dataloader = dict(dataset=dict(name='oxford_iiit_pet'))

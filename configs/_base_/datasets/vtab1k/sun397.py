@@ -1,0 +1,4 @@
+_base_ = '../vtab1k_384.py'
+dataset_name = 'vtab1k-sun397'
+train_dataloader = dict(dataset=dict(name='sun397'))
+test_dataloader = dict(dataset=dict(name='sun397'))

@@ -1,0 +1,89 @@
+"""Each distinct pipeline of the configs, run on generated images in the layout of the data."""
+
+import catalogue
+import numpy as np
+import pytest
+import torch
+from layouts import make_medfmc, make_vtab
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS, TRANSFORMS
+
+from mmlora.apis import settle_variables
+from mmlora.datasets import find_vtab_set
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+OTHERS = [name for name in catalogue.names() if name not in catalogue.sr_lora()]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmpretrain')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A function that writes the data of a config and points the config to it."""
+    written = {}
+
+    def point(cfg):
+        kind = cfg.train_dataloader.dataset.type
+        name = cfg.train_dataloader.dataset.get('name') or cfg.dataset_name.split('-')[1]
+        if name not in written:
+            top = tmp_path_factory.mktemp('data')
+            if kind == 'VTAB1k':
+                written[name] = make_vtab(top, name, min(find_vtab_set(name).num_classes, 20), per_class=3)
+            else:
+                written[name] = make_medfmc(top, name)
+        for loader in ('train_dataloader', 'test_dataloader'):
+            cfg[loader].dataset.data_root = str(written[name])
+        settle_variables(cfg)
+        return cfg
+
+    return point
+
+
+def by_kind(cfg):
+    """What makes the data of a config a case of its own: the class and both pipelines."""
+    sets = [cfg[loader].dataset for loader in LOADERS if cfg.get(loader)]
+    return [[part.type, part.pipeline] for part in sets]
+
+
+@pytest.mark.parametrize('name', catalogue.distinct(by_kind, catalogue.sr_lora()), ids=catalogue.short)
+def test_images_come_out_at_384_px(name, data):
+    cfg = data(catalogue.load(name))
+    for loader in ('train_dataloader', 'test_dataloader'):
+        dataset = DATASETS.build(cfg[loader].dataset)
+        item = dataset[0]
+        assert item['inputs'].shape == (3, 384, 384) and item['inputs'].dtype == torch.uint8
+        assert item['data_samples'].gt_label.dtype == torch.int64
+        assert int(item['data_samples'].gt_label.max()) < cfg.model.head.num_classes
+
+
+@pytest.mark.parametrize('name', catalogue.distinct(by_kind, OTHERS), ids=catalogue.short)
+def test_pipelines_of_images_in_memory(name):
+    cfg = catalogue.load(name)
+    for loader in (cfg[loader] for loader in LOADERS if cfg.get(loader)):
+        item = dict(img=np.full((32, 32, 3), 7, np.uint8), img_shape=(32, 32), gt_label=1)
+        for step in loader.dataset.pipeline:
+            item = TRANSFORMS.build(step)(item)
+        assert item['inputs'].shape == (3, 32, 32)
+
+
+def test_structured_tasks_see_whole_images():
+    for name in catalogue.sr_lora():
+        cfg = catalogue.load(name)
+        if cfg.train_dataloader.dataset.type == 'VTAB1k':
+            structured = find_vtab_set(cfg.train_dataloader.dataset.name).group == 'Structured'
+            assert structured == (cfg.train_dataloader.dataset.pipeline == cfg.test_dataloader.dataset.pipeline)
+
+
+def test_published_pipelines():
+    def steps(data):
+        cfg = catalogue.load(f'sr_lora/sr-lora_vit-base-p16_in21k-pre_1xb4-coslr-20e_{data}')
+        return [step.type for step in cfg.train_dataloader.dataset.pipeline[1:-1]]
+
+    crop, flip = 'RandomResizedCrop', 'RandomFlip'
+    assert steps('medfmc-chest') == [crop, flip]
+    assert steps('vtab1k-svhn') == [crop, flip, 'ColorJitter', 'Cutout']
+    for name in ('eurosat', 'patch-camelyon', 'diabetic-retinopathy'):
+        assert steps(f'vtab1k-{name}') == [crop]
