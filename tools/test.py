@@ -19,6 +19,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder for the log')
     parser.add_argument('--out', help='file for predictions (.pkl) or metrics (.json, .yaml, .pkl)')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into --out; predictions by default')
+    parser.add_argument('--no-record', action='store_true',
+                        help='do not write the result to results.json beside the checkpoint')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings of the config, as key=value; nested keys with dots, lists as '
                              'key="[a,b]" or key=a,b')
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         args.checkpoint,
         out=args.out,
         out_item=args.out_item or 'pred',
+        record=not args.no_record,
         work_dir=args.work_dir,
         amp=args.amp,
         tta=args.tta,

@@ -13,6 +13,7 @@ from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes, wrap_for_cpu
 from .prepare import add_hook, set_loader_options, set_work_dir
+from .records import check_results, make_record, results_folder, write_record
 from .settle import settle_ranks
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
@@ -27,15 +28,17 @@ def test(
     *,
     out: str | None = None,
     out_item: str = 'pred',
+    record: bool = True,
     **options: Any,
 ) -> dict[str, float]:
-    """Test a checkpoint on the test data of a config.
+    """Test a checkpoint on the test data of a config, and record the result; see :mod:`mmlora.apis.records`.
 
     Args:
         cfg: The config; it is not changed.
         checkpoint: The checkpoint; a rank table that it carries wins over the ranks of the config.
         out: File for the predictions (``.pkl``) or metrics (``.json``, ``.yaml``, ``.pkl``).
         out_item: ``pred`` or ``metrics``.
+        record: Whether to write the result to ``results.json``.
         **options: As for :func:`prepare_test_cfg`.
 
     Returns:
@@ -48,7 +51,10 @@ def test(
     if out is not None:
         check_out(out, out_item)
     cfg = prepare_test_cfg(cfg, checkpoint, **options)
-    load_checkpoint(checkpoint)  # A wrong path or a broken file is said before the data set is read.
+    meta = load_checkpoint(checkpoint).get('meta') or {}  # Before the data set is read, in case the path is wrong.
+    folder = results_folder(checkpoint, meta, cfg.work_dir) if record else None
+    if folder:
+        check_results(folder)
     start_processes(cfg)
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
@@ -58,6 +64,11 @@ def test(
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=aside))
         metrics = runner.test()
     stop_workers(runner)
+    if folder and runner.rank == 0:
+        ways = dict(tta=bool(options.get('tta')), amp=bool(options.get('amp')))
+        entry = make_record(cfg, runner, checkpoint, meta, metrics, **ways)
+        path = write_record(folder, entry)
+        runner.logger.info(f'The result ({entry["protocol"]["selection"]}) is recorded in {path}')
     if out is not None and runner.rank == 0:
         if aside:
             os.replace(aside, out)

@@ -98,7 +98,7 @@ def prepare_train_cfg(
     """Return the config with which a run trains; see :func:`train` for the arguments.
 
     mmengine's checkpoint hook, loops and samplers become ours, the training data is seeded by sample, and hooks for the
-    seed of each step, strict loading and compilation are added. Preparing twice is the same as once.
+    seed of each step, the protocol, strict loading and compilation are added. Preparing twice is the same as once.
 
     Raises:
         ValueError: An option does not fit the config.
@@ -197,6 +197,7 @@ def _set_hooks(cfg: Config) -> None:
         replace_type(hook, HOOKS)
     cfg.default_hooks = default
     add_hook(cfg, 'StepSeedHook')
+    add_hook(cfg, 'ProtocolHook')
     strict = add_hook(cfg, 'StrictLoadHook', fine_tune=True)
     if isinstance(strict, dict):
         strict.setdefault('fine_tune', True)

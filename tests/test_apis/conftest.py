@@ -1,1 +1,1 @@
-from tiny import images, quick  # noqa: F401
+from tiny import images, quick, whole_run  # noqa: F401

@@ -3,6 +3,7 @@
 from .accumulation_hook import AccumulationHook
 from .checkpoint_hook import CheckpointHook
 from .compile_hook import CompileHook
+from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
 from .step_seed_hook import StepSeedHook
@@ -12,6 +13,7 @@ __all__ = [
     'AccumulationHook',
     'CheckpointHook',
     'CompileHook',
+    'ProtocolHook',
     'SPUHook',
     'StableRankHook',
     'StepSeedHook',

@@ -32,7 +32,8 @@ class CheckpointHook(StockCheckpointHook):
 
     What is saved is plain data that ``torch.load(weights_only=True)`` reads.
 
-    ``meta['mmlora']`` says how the model was adapted; see :func:`mmlora.engine.adaptation.describe_adaptation`.
+    ``meta['mmlora']`` says how the model was adapted; see :func:`mmlora.engine.adaptation.describe_adaptation`. In a
+    best checkpoint, ``selected_by`` names the metric that chose it.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -108,7 +109,7 @@ class CheckpointHook(StockCheckpointHook):
                 file_client_args=self.file_client_args,
                 save_optimizer=False,
                 save_param_scheduler=False,
-                meta=dict(meta),
+                meta=dict(meta, mmlora=dict(selected_by=key)),
                 by_epoch=False,
                 backend_args=self.backend_args,
             )

@@ -1,0 +1,224 @@
+"""Results of a run as a file: ``results.json``, which ``tools/summarize.py`` makes tables from.
+
+One file a run, with an entry for each checkpoint, test data and way of testing. It lies beside the checkpoint, since
+that is what the numbers are about, wherever it was tested from. Weights that no training here has written (their folder
+is no run) are recorded in the work directory of the test.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..engine.adaptation import unwrap_model
+from ..engine.protocol import describe_data, describe_run, describe_selection, plain_data_config, same_data
+from ..io.atomic import write_text
+from ..version import __version__
+
+RESULTS = 'results.json'
+FORMAT = 'mmlora results 1'
+LABELS = ('method', 'dataset_name', 'config', 'shot', 'split')
+FIELDS = {
+    'method': (str, type(None)), 'dataset_name': str, 'backbone': str, 'shot': (int, str, type(None)),
+    'split': (int, str, type(None)), 'seed': (int, type(None)), 'metrics': dict, 'checkpoint': dict, 'test': dict,
+    'protocol': dict,
+}  # yapf: disable
+"""What an entry must hold, and of which type."""
+
+
+def make_record(
+    cfg: Config, runner: Runner, checkpoint: str, meta: Mapping[str, Any], metrics: Mapping[str, Any],
+    tta: bool = False, amp: bool = False,
+) -> dict[str, Any]:
+    """Describe the result of a test.
+
+    Labels that training wrote into the checkpoint win over those of the config, as they say what was trained; the name
+    of the data set is that of the test data, and ``trained_on`` says where another was trained on.
+
+    Args:
+        cfg: The prepared config of the test.
+        runner: The runner that has tested.
+        checkpoint: The checkpoint.
+        meta: Its ``meta``.
+        metrics: The metrics.
+        tta: Whether test-time augmentation was used.
+        amp: Whether the forward passes were autocast.
+
+    Returns:
+        Plain data for JSON; numbers that are not finite become None.
+    """
+    protocol = (meta.get('mmlora') or {}).get('protocol')
+    labels = describe_run(cfg)
+    trained = {**labels, **{name: protocol[name] for name in LABELS if name in protocol}} if protocol else labels
+    if any(trained[name] != labels[name] for name in ('method', 'shot', 'split')):
+        print_log(f'The checkpoint was trained as {trained}, the config says {labels}: the result is recorded as what '
+                  'was trained.', logger='current', level=logging.WARNING)
+    dataset = runner.test_dataloader.dataset
+    test = describe_data(cfg.test_dataloader.get('dataset'), dataset)
+    model = unwrap_model(runner.model)
+    record = dict(
+        **trained,
+        backbone=_backbone_name(cfg.model),
+        seed=protocol.get('seed') if protocol else None,
+        metrics=dict(metrics),
+        checkpoint=dict(name=Path(checkpoint).name, sha256=_sha256(checkpoint)),
+        test=dict(test, majority_rate=majority_rate(dataset)),
+        protocol=dict(describe_selection(protocol, test), tta=tta, amp=amp),
+        trained_on=trained['dataset_name'],
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        version=__version__,
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    )
+    record['dataset_name'] = labels['dataset_name']
+    return _finite(record)
+
+
+def majority_rate(dataset: Any) -> float | None:
+    """Return the part of the images that belongs to the largest class, in percent.
+
+    It is what a model reaches that names one class always.
+
+    Args:
+        dataset: A built data set.
+
+    Returns:
+        None for data of several labels an image, or without labels.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return None
+    labels = [dataset.get_data_info(index).get('gt_label') for index in range(len(dataset))]
+    if not labels or not all(isinstance(label, (int, np.integer)) for label in labels):
+        return None
+    return float(100 * np.bincount(labels).max() / len(labels))
+
+
+def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> Path:
+    """Return the folder for the results of a checkpoint: its own, else the work directory of the test.
+
+    Args:
+        checkpoint: The checkpoint.
+        meta: Its ``meta``, which tells whether training here has written it.
+        work_dir: Folder of the test's log.
+    """
+    path = Path(checkpoint).expanduser()
+    if not (meta.get('mmlora') or {}).get('protocol') or not path.is_file():
+        return Path(work_dir)
+    if not os.access(path.parent, os.W_OK):
+        print_log(f'{path.parent} cannot be written to, so the result goes to {work_dir}.', logger='current',
+                  level=logging.WARNING)
+        return Path(work_dir)
+    return path.parent
+
+
+def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
+    """Add an entry to the results of a run, in place of an earlier one of the same checkpoint, data and way of testing.
+
+    Args:
+        folder: Folder of the run.
+        record: What :func:`make_record` returns.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: The folder holds a ``results.json`` of something else.
+    """
+    path = Path(folder) / RESULTS
+    kept = []
+    for other in check_results(folder):
+        if not _same_test(other, record):
+            kept.append(other)
+        elif other['metrics'] != record['metrics']:
+            print_log(f'{path}: {other["metrics"]} of {other.get("date")} is replaced by {record["metrics"]}.',
+                      logger='current')
+    content = dict(format=FORMAT, results=[*kept, dict(record)])
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def check_results(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the results that a folder holds already, maybe none.
+
+    Raises:
+        ValueError: It holds a ``results.json`` that cannot be added to.
+    """
+    path = Path(folder) / RESULTS
+    return read_records(path) if path.exists() else []
+
+
+def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read the results of a run.
+
+    Args:
+        path: A ``results.json``.
+
+    Returns:
+        The entries.
+
+    Raises:
+        ValueError: The file is not what :func:`write_record` writes; the message says what is wrong.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} is no JSON ({error}): delete it and test again') from error
+    if not isinstance(content, dict) or content.get('format') != FORMAT or not isinstance(content.get('results'), list):
+        raise ValueError(f'{path} was not written by tools/test.py (no "format": "{FORMAT}"): move it away')
+    for number, entry in enumerate(content['results']):
+        for name, kinds in FIELDS.items():
+            if not isinstance(entry, dict) or name not in entry or not isinstance(entry[name], kinds):
+                raise ValueError(f'{path}: {name} of entry {number} is missing or of a wrong type: delete the file and '
+                                 'test again')
+    return content['results']
+
+
+def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp')) for r in (first, second)]
+    return ways[0] == ways[1] and same_data(first['test'], second['test'])
+
+
+def _backbone_name(model: Mapping[str, Any]) -> str:
+    """Return type and architecture of a backbone, such as ``VitSR_LoRA base``."""
+    model = model.get('module') or model  # Inside test-time augmentation.
+    names = []
+    backbone = model.get('backbone') or model
+    while isinstance(backbone, Mapping):
+        names.append(str(plain_data_config(backbone.get('type'))))
+        arch, backbone = backbone.get('arch'), backbone.get('backbone')
+        if isinstance(arch, str):
+            names.append(arch)
+        elif isinstance(arch, Mapping):
+            names.append(' '.join(str(arch[key]) for key in ('num_layers', 'depths', 'embed_dims') if key in arch))
+    return ' '.join(names)
+
+
+def _sha256(checkpoint: str) -> str | None:
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)) or hasattr(value, 'tolist'):
+        return _finite(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)

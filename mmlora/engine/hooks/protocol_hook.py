@@ -1,0 +1,63 @@
+"""Writes into every checkpoint by what protocol it came about."""
+
+from typing import Any
+
+from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ...registry import HOOKS, register
+from ..protocol import describe_data, describe_run, plain_data_config
+
+
+@register(HOOKS)
+class ProtocolHook(Hook):
+    """Put labels, progress and validation data of a run into ``meta['mmlora']['protocol']`` of its checkpoints.
+
+    Warns where the test data choose the checkpoint. See :mod:`mmlora.engine.protocol`.
+    """
+
+    priority = 'LOW'  # Before the checkpoint hook, which turns everything into plain data.
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Any] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find out which data validate the run."""
+        self._facts = describe_run(runner.cfg)
+        self._facts['validation'] = None
+        if runner.val_loop is None:
+            return
+        config = (runner.cfg.get('val_dataloader') or {}).get('dataset')
+        self._facts['validation'] = describe_data(config, runner.val_dataloader.dataset)
+        test = (runner.cfg.get('test_dataloader') or {}).get('dataset')
+        if _selects(runner) and test and plain_data_config(config) == plain_data_config(test):
+            runner.logger.warning(
+                'Model selection on test data: save_best or early stopping looks at val_dataloader, which holds the '
+                'same data as test_dataloader. What it chooses will be recorded as chosen on TEST DATA. Give '
+                'val_dataloader images of its own, or test the last checkpoint'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Write the facts, and how far the run is."""
+        if not self._facts:
+            return  # Saved outside of training.
+        meta = checkpoint.setdefault('meta', {})
+        about = meta.setdefault('mmlora', {})
+        about['protocol'] = {
+            **self._facts,
+            **_progress(runner, meta),
+            'seed': runner.seed,
+            'selected_by': about.pop('selected_by', None),
+        }
+
+
+def _selects(runner: Runner) -> bool:
+    return any(getattr(hook, 'save_best', None) or isinstance(hook, EarlyStoppingHook) for hook in runner.hooks)
+
+
+def _progress(runner: Runner, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return in epochs, or where the checkpoint is from within one, in iterations, how far a run was and will go."""
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        if meta['iter'] == meta['epoch'] * len(runner.train_dataloader):
+            return dict(unit='epoch', step=meta['epoch'], total=runner.max_epochs)
+    return dict(unit='iteration', step=meta['iter'], total=runner.max_iters)

@@ -1,0 +1,156 @@
+"""By what protocol a checkpoint came about, as plain data in its meta: labels of the run, and what selected it.
+
+A number chosen on the images that it is measured on is no test result. Whether that is so cannot be seen from the name
+of a file, so training writes down which data its validation used, and testing compares them with its own.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+# What changes how images are shown to the model or read from disk, but not which they are.
+IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images')
+LAST, UNKNOWN = 'last {unit}', 'unknown'
+ON_VALIDATION, ON_TEST = 'best {key} on validation data', 'best {key} on TEST DATA'
+
+
+def plain_data_config(config: Any) -> Any:
+    """Return what a data set's config says about which images it holds, as plain data.
+
+    Args:
+        config: The config of a data set; wrappers hold others inside. A built data set is named by its class.
+    """
+    if isinstance(config, Mapping):
+        return {str(key): plain_data_config(value) for key, value in config.items() if key not in IGNORED}
+    if isinstance(config, (list, tuple)):
+        return [plain_data_config(value) for value in config]
+    if config is None or isinstance(config, (bool, int, float)):
+        return config
+    if isinstance(config, (str, os.PathLike)):
+        text = os.fspath(config)
+        return text.removeprefix('mmpretrain.').removeprefix('mmlora.')
+    return getattr(config, '__name__', type(config).__name__)
+
+
+def fingerprint(dataset: Any) -> str | None:
+    """Return a hash of the images of a data set and their labels, whichever way and order they are listed in.
+
+    Args:
+        dataset: A built data set.
+
+    Returns:
+        The first 16 digits of a SHA-256; None for data sets that list neither files nor images.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return None
+
+    @cache
+    def real(folder: str) -> str:
+        return os.path.realpath(folder)
+
+    rows = []
+    for index in range(len(dataset)):
+        item = dataset.get_data_info(index)
+        if isinstance(item.get('img_path'), (str, os.PathLike)):
+            folder, name = os.path.split(os.fspath(item['img_path']))
+            image = f'{real(folder)}/{name}'
+        elif isinstance(item.get('img'), np.ndarray):
+            image = hashlib.sha256(np.ascontiguousarray(item['img']).tobytes()).hexdigest()
+        else:
+            return None
+        label = item.get('gt_label', item.get('gt_score'))
+        rows.append(f'{image}\t{np.asarray(label).tolist()}')
+    return hashlib.sha256('\n'.join(sorted(rows)).encode()).hexdigest()[:16]
+
+
+def describe_data(config: Any, dataset: Any) -> dict[str, Any]:
+    """Say which images a data set holds.
+
+    Args:
+        config: Its config.
+        dataset: The data set built from it.
+
+    Returns:
+        ``config``, ``list`` (its annotation file, else its split, else None), ``images`` (their number) and
+        ``fingerprint``.
+    """
+    ann_file = getattr(dataset, 'ann_file', None)
+    return dict(
+        config=plain_data_config(config),
+        list=str(ann_file) if ann_file else _text(getattr(dataset, 'split', None)),
+        images=len(dataset),
+        fingerprint=fingerprint(dataset),
+    )
+
+
+def same_data(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> bool:
+    """Return whether two descriptions of :func:`describe_data` mean the same images."""
+    if not first or not second:
+        return False
+    same_images = first.get('fingerprint') is not None and first.get('fingerprint') == second.get('fingerprint')
+    return same_images or first['config'] == second['config']
+
+
+def inner_dataset(config: Any) -> Mapping[str, Any]:
+    """Return the config of the data set inside wrappers."""
+    while isinstance(config, Mapping) and isinstance(config.get('dataset'), Mapping):
+        config = config['dataset']
+    return config if isinstance(config, Mapping) else {}
+
+
+def describe_run(cfg: Config) -> dict[str, Any]:
+    """Return the labels of a run: ``method``, ``dataset_name``, ``config``, ``shot``, ``split``.
+
+    Where the config has no variable ``method`` or ``dataset_name``, the name of its file and the data set's type and
+    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` may be None.
+
+    Args:
+        cfg: A whole config.
+    """
+    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
+    train = inner_dataset(loader.get('dataset') if isinstance(loader, Mapping) else None)
+    stem = Path(cfg.filename).stem if cfg.filename else None
+    root = Path(str(train.get('data_root') or '')).name
+    kind = plain_data_config(train.get('type')) or 'data'
+    shot = 'full' if 'shot' in cfg and cfg.shot is None else cfg.get('shot', train.get('n_shot'))
+    return dict(
+        method=_text(cfg.get('method')) or stem,
+        dataset_name=_text(cfg.get('dataset_name')) or (f'{kind}-{root}' if root else kind),
+        config=f'{stem}.py' if stem else None,
+        shot=shot,
+        split=cfg.get('split', train.get('exp')),
+    )
+
+
+def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, Any]) -> dict[str, Any]:
+    """Say how a checkpoint was chosen among those of its run.
+
+    Args:
+        protocol: ``meta['mmlora']['protocol']`` of the checkpoint; None for checkpoints that say nothing.
+        test: The test data, as described by :func:`describe_data`.
+
+    Returns:
+        ``selection``: ``'last epoch'``, ``'epoch 12 of 20'``, ``'best accuracy/top1 on validation data'``, ``'best
+        accuracy/top1 on TEST DATA'`` (iterations alike) or ``'unknown'``; ``at``, as in ``'epoch 3 of 20'``;
+        ``on_test``, whether the test data chose it; and the ``validation`` data where they chose it.
+    """
+    if not protocol:
+        return dict(selection=UNKNOWN, at=None, on_test=None, validation=None)
+    at = '{unit} {step} of {total}'.format(**protocol)
+    key = protocol.get('selected_by')
+    if key is None:
+        last = protocol['step'] == protocol['total']
+        return dict(selection=LAST.format(**protocol) if last else at, at=at, on_test=False, validation=None)
+    on_test = same_data(protocol.get('validation'), test)
+    selection = (ON_TEST if on_test else ON_VALIDATION).format(key=key)
+    return dict(selection=selection, at=at, on_test=on_test, validation=protocol.get('validation'))
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value else None

@@ -1,0 +1,236 @@
+"""Results of real tests, and the protocol that they are recorded with."""
+
+import json
+import shutil
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from mmengine.config import Config
+
+from mmlora.apis import test as run_test
+from mmlora.apis import train
+from mmlora.apis.records import FORMAT, RESULTS, majority_rate, make_record, read_records, results_folder, write_record
+from mmlora.engine.protocol import describe_run, describe_selection, fingerprint, plain_data_config, same_data
+
+BEST = dict(default_hooks__checkpoint__save_best='accuracy/top1')
+WARNING = 'Model selection on test data'
+
+
+@pytest.fixture(scope='module')
+def other_images(tmp_path_factory):
+    """Four images a class that are not those of the test."""
+    return tiny.make_images(tmp_path_factory.mktemp('other') / 'other', per_class=4)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, images, other_images):
+    """Folder and config of a run validated on images of its own, and of one validated on the test images."""
+    folder = tmp_path_factory.mktemp('runs')
+    found = {}
+    own = dict(val_dataloader__dataset__data_root=str(other_images), method='LoRA-r2', dataset_name='toy', shot=12)
+    link = folder / 'link'
+    link.symlink_to(images)
+    # The same images by another path, which their configs do not tell.
+    hidden = dict(val_dataloader__dataset__data_root=str(link))
+    with tiny.quick_runs():
+        for name, options in (('own', own), ('test', {}), ('hidden', hidden)):
+            cfg = tiny.tiny_config(images, folder / name, **BEST, **options)
+            train(cfg)
+            found[name] = (folder / name, cfg)
+    return found
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """Return a function that copies a run, so that a test may write to it."""
+
+    def copy(name):
+        folder, cfg = runs[name]
+        place, cfg = shutil.copytree(folder, tmp_path / name), deepcopy(cfg)
+        cfg.work_dir = str(place)
+        [best] = place.glob('best_*.pth')
+        return place, cfg, best
+
+    return copy
+
+
+def test_last_intermediate_and_best_are_told_apart(run, tmp_path):
+    folder, cfg, best = run('own')
+    for checkpoint in (folder / 'epoch_1.pth', folder / 'epoch_3.pth', best):
+        metrics = run_test(cfg, str(checkpoint), work_dir=str(tmp_path / 'elsewhere'))
+    records = {record['checkpoint']['name']: record for record in read_records(folder / RESULTS)}
+    selections = [records[name]['protocol'] for name in ('epoch_1.pth', 'epoch_3.pth', best.name)]
+    assert [p['selection'] for p in selections] == [
+        'epoch 1 of 3', 'last epoch', 'best accuracy/top1 on validation data']
+    assert [p['on_test'] for p in selections] == [False, False, False]
+    assert selections[2]['validation']['images'] == 12 and selections[1]['validation'] is None
+    record = records[best.name]
+    assert record['metrics'] == pytest.approx(metrics)
+    assert record['test']['images'] == 36 and record['test']['majority_rate'] == pytest.approx(100 / 3)
+    labels = dict(method='LoRA-r2', dataset_name='toy', shot=12, split=None, seed=0, config='tiny_vit.py',
+                  backbone='VisionTransformer 2 16')
+    assert {name: record[name] for name in labels} == labels
+    assert record['trainable_parameters'] == sum(
+        t.numel() for t in tiny.load(best)['state_dict'].values())
+    assert len(record['checkpoint']['sha256']) == 64
+    assert not (tmp_path / 'elsewhere' / RESULTS).exists()
+
+
+@pytest.mark.parametrize('name', ['test', 'hidden'])
+def test_a_checkpoint_chosen_on_the_test_data_says_so(run, name):
+    folder, cfg, best = run(name)
+    run_test(cfg, str(best))
+    [record] = read_records(best.parent / RESULTS)
+    assert record['protocol']['selection'] == 'best accuracy/top1 on TEST DATA'
+    assert record['protocol']['on_test'] is True
+
+
+def test_the_same_checkpoint_on_other_data_is_chosen_on_validation_data(run, other_images):
+    _, cfg, best = run('test')
+    cfg = tiny.tiny_config(other_images, best.parent)
+    run_test(cfg, str(best))
+    [record] = read_records(best.parent / RESULTS)
+    assert record['protocol']['selection'] == 'best accuracy/top1 on validation data'
+
+
+@pytest.mark.parametrize('name, warned', [('own', False), ('test', True)])
+def test_training_warns_of_selection_on_test_data(runs, name, warned):
+    [log] = runs[name][0].glob('*/*.log')
+    assert (WARNING in log.read_text()) is warned
+
+
+def test_a_run_without_selection_is_not_warned_of(whole_run):
+    [log] = whole_run.glob('*/*.log')  # Validated on the test data, but nothing follows from it.
+    assert WARNING not in log.read_text()
+
+
+def test_repeating_replaces_and_another_way_of_testing_adds(run):
+    folder, cfg, best = run('own')
+    for options in ({}, {}, dict(tta=True), dict(amp=True)):
+        run_test(cfg, str(best), **options)
+    ways = [(r['protocol']['tta'], r['protocol']['amp']) for r in read_records(folder / RESULTS)]
+    assert ways == [(False, False), (True, False), (False, True)]
+    (folder / RESULTS).unlink()
+    run_test(cfg, str(best), record=False)
+    assert not (folder / RESULTS).exists()
+
+
+def test_iterations_within_an_epoch(tmp_path, images):
+    cfg = tiny.tiny_config(images, tmp_path / 'run', train_cfg__max_epochs=1, default_hooks__checkpoint=dict(
+        type='CheckpointHook', by_epoch=False, interval=2, save_last=True))
+    train(cfg, validate=False)
+    protocols = {n: tiny.load(tmp_path / 'run' / f'iter_{n}.pth')['meta']['mmlora']['protocol'] for n in (2, 5)}
+    test_data = dict(config={}, fingerprint=None)
+    assert describe_selection(protocols[2], test_data)['selection'] == 'iteration 2 of 5'
+    assert describe_selection(protocols[5], test_data)['selection'] == 'last iteration'
+    assert protocols[2]['validation'] is None
+
+
+def test_foreign_weights_are_unknown_and_recorded_in_the_work_directory(run, tmp_path):
+    folder, cfg, _ = run('own')
+    weights = tmp_path / 'downloads' / 'weights.pth'
+    weights.parent.mkdir()
+    torch.save(tiny.load(folder / 'epoch_3.pth')['state_dict'], weights)
+    run_test(cfg, str(weights), work_dir=str(tmp_path / 'work'))
+    [record] = read_records(tmp_path / 'work' / RESULTS)
+    assert record['protocol']['selection'] == 'unknown' and record['protocol']['on_test'] is None
+    assert record['seed'] is None and not (weights.parent / RESULTS).exists()
+
+
+def test_labels_of_training_win_over_those_of_the_test(run):
+    folder, cfg, best = run('own')
+    cfg.method, cfg.shot, cfg.dataset_name = 'other', 99, 'elsewhere'
+    run_test(cfg, str(best))
+    [record] = read_records(folder / RESULTS)
+    assert (record['method'], record['shot']) == ('LoRA-r2', 12)
+    assert (record['dataset_name'], record['trained_on']) == ('elsewhere', 'toy')
+    logs = '\n'.join(path.read_text() for path in folder.glob('*/*.log'))
+    assert 'recorded as what was trained' in logs
+
+
+@pytest.mark.parametrize('content, message', [
+    ('{"a": 1}', 'was not written by tools/test.py'),
+    ('{"format":', 'is no JSON'),
+    (json.dumps(dict(format=FORMAT, results=[dict(method='a')])), 'dataset_name of entry 0 is missing'),
+])
+def test_a_foreign_results_file_is_an_error_before_the_test(run, content, message):
+    folder, cfg, best = run('own')
+    (folder / RESULTS).write_text(content)
+    cfg.test_dataloader.dataset.data_root = 'nowhere'
+    with pytest.raises(ValueError, match=message):
+        run_test(cfg, str(best))
+    assert (folder / RESULTS).read_text() == content
+
+
+
+class Listed:
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def get_data_info(self, index):
+        return dict(self.items[index], sample_idx=index)
+
+
+def test_fingerprint_is_of_images_and_labels():
+    rows = [dict(img_path=f'/x/{i}.png', gt_label=i % 2) for i in range(4)]
+    whole = fingerprint(Listed(*rows))
+    assert whole == fingerprint(Listed(*rows[::-1])) == fingerprint(Listed(*rows))
+    assert whole != fingerprint(Listed(*rows[:3])) != fingerprint(Listed(*rows[:2]))
+    assert whole != fingerprint(Listed(*rows[:3], dict(rows[3], gt_label=0)))
+    arrays = [dict(img=np.full((2, 2), i), gt_label=[0, i]) for i in range(2)]
+    assert fingerprint(Listed(*arrays)) == fingerprint(Listed(*arrays[::-1])) != fingerprint(Listed(arrays[0]))
+    assert fingerprint(Listed(dict(gt_label=1))) is None and fingerprint([1, 2]) is None
+
+
+def test_data_are_the_same_by_config_or_by_fingerprint():
+    first = dict(config=dict(type='A', split='test'), fingerprint='a')
+    assert same_data(first, dict(first, fingerprint='b'))
+    assert same_data(first, dict(config={}, fingerprint='a'))
+    assert not same_data(first, dict(config={}, fingerprint='b'))
+    assert not same_data(dict(config=1, fingerprint=None), dict(config=2, fingerprint=None))
+    assert not same_data(None, first)
+    config = dict(type='mmlora.VTAB1k', split='test', pipeline=[dict(type='A')], dataset=dict(type=Listed, pipeline=[]))
+    assert plain_data_config(config) == dict(type='VTAB1k', split='test', dataset=dict(type='Listed'))
+
+
+def test_majority_rate():
+    assert majority_rate(Listed(*[dict(gt_label=i) for i in (0, 1, 1, 1)])) == 75
+    assert majority_rate(Listed(dict(gt_label=[0, 1]))) is None
+    assert majority_rate(Listed(dict(img_path='a'))) is None and majority_rate([1]) is None
+
+
+@pytest.mark.parametrize('variables, labels', [
+    (dict(shot=None, split=2), dict(shot='full', split=2, dataset_name='VTAB1k-eurosat')),
+    (dict(method='A', dataset_name='b'), dict(method='A', dataset_name='b', shot=5, split=3)),
+])
+def test_labels_of_a_run(variables, labels):
+    data = dict(type='VTAB1k', data_root='data/eurosat', n_shot=5, exp=3)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='SeededDataset', dataset=data)), **variables))
+    assert describe_run(cfg) | labels == describe_run(cfg)
+
+
+def test_values_that_are_not_finite_become_nothing(tmp_path, runs):
+    folder, cfg = runs['own']
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=Listed(dict(img_path='a', gt_label=0))),
+                             model=torch.nn.Linear(2, 2))
+    metrics = {'auc/per_class': [1.0, float('nan')], 'auc/mean': float('nan'), 'n': np.int64(3)}
+    record = make_record(cfg, runner, 'nowhere.pth', {}, metrics)
+    assert record['metrics'] == {'auc/per_class': [1.0, None], 'auc/mean': None, 'n': 3}
+    assert record['checkpoint'] == dict(name='nowhere.pth', sha256=None)
+    assert read_records(write_record(tmp_path, record)) == [record]
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / 'a.pth').write_bytes(b'')
+    meta = dict(mmlora=dict(protocol=dict(method='a')))
+    assert results_folder(str(tmp_path / 'a.pth'), meta, 'work') == tmp_path
+    assert results_folder('https://x/a.pth', meta, 'work').name == 'work'
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    assert results_folder(str(tmp_path / 'a.pth'), meta, 'work').name == 'work'
