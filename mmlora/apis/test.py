@@ -12,6 +12,7 @@ from mmengine.evaluator import DumpResults
 from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes, wrap_for_cpu
+from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .records import check_results, make_record, results_folder, write_record
 from .settle import settle_ranks
@@ -59,6 +60,7 @@ def test(
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
         runner = build_runner(cfg)
+        check_labels(runner, 'test')
         aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None
         if aside:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=aside))

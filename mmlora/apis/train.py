@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_cpu
 from .learning import announce_learning
+from .labels import check_labels
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
@@ -78,6 +79,7 @@ def train(
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
         check_optimizer(cfg)
         runner = build_runner(cfg)
+        check_labels(runner, 'train', 'val')
         announce_learning(runner)
         runner.train()
     stop_workers(runner)

@@ -163,4 +163,5 @@ def test_tool_asks_for_one_source(args):
 def test_splits_of_glyphs_are_the_committed_ones(root, tmp_path):
     assert call_tool('make_splits', 'glyphs', '--out', tmp_path) == 0
     for split in ('train', 'val', 'test'):
-        assert (tmp_path / f'{split}.json').read_text() == (root / 'data_splits' / 'glyphs' / f'{split}.json').read_text()
+        committed = root / 'data_splits' / 'glyphs' / f'{split}.json'
+        assert (tmp_path / f'{split}.json').read_text() == committed.read_text()
