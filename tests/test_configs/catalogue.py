@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmlora.ranks import CRITERIA
+from mmlora.ranks import is_criterion
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY_VIT = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=24)
@@ -70,7 +70,7 @@ def model_key(cfg: Config) -> Any:
 def without_weights(cfg: Config) -> Config:
     """Leave out pre-trained weights, and give a number to ranks that would be computed from them."""
     backbone = cfg.model.backbone
-    if backbone.type in TINY and backbone.get('lora_ranks', 'stable_rank') in CRITERIA:
+    if backbone.type in TINY and is_criterion(str(backbone.get('lora_ranks', 'stable_rank'))):
         backbone.lora_ranks = 2
         backbone.pop('rank_budget', None)
     backbone.pop('init_cfg', None)

@@ -54,7 +54,8 @@ def test_a_name_says_what_the_config_holds(name):
     arch, batch, epochs, data = re.search(
         r'/sr-lora_(.+)_in21k-pre_1xb(\d+)-coslr-(\d+)e_(.+?)(?:_published-code)?$', name
     ).groups()
-    assert cfg.dataset_name == data and cfg.method == 'SR-LoRA'
+    assert cfg.dataset_name == data
+    assert cfg.method == ('SR-LoRA (published code)' if name.endswith('published-code') else 'SR-LoRA')
     assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (int(batch), int(epochs))
     assert cfg.model.backbone.type == ('SwinSR_LoRA' if 'swin' in arch else 'VitSR_LoRA')
     assert cfg.model.backbone.arch == arch.split('-')[1] and arch in cfg.model.backbone.init_cfg.checkpoint.replace(

@@ -4,6 +4,7 @@
 # Its weight decay for MedFMC is 0.3, where the paper says 0.05.
 # Classes without a positive test image count as 0 and as the class before.
 _base_ = '../sr-lora_vit-base-p16_in21k-pre_1xb4-coslr-20e_medfmc-endo.py'
+method = 'SR-LoRA (published code)'
 model = dict(backbone=dict(img_size=224))
 optim_wrapper = dict(optimizer=dict(weight_decay=0.3))
 custom_hooks = [

@@ -3,6 +3,7 @@
 # the last drawn component of the projection alone.
 # Its learning rate for this set is 0.5, and its accuracy that of always saying class 0.
 _base_ = '../sr-lora_vit-base-p16_in21k-pre_1xb4-coslr-20e_vtab1k-diabetic-retinopathy.py'
+method = 'SR-LoRA (published code)'
 model = dict(backbone=dict(img_size=224))
 optim_wrapper = dict(optimizer=dict(lr=0.5))
 custom_hooks = [

@@ -1,0 +1,158 @@
+"""What describes the configs: the metafile, the lists of runs, the README and the map from the papers."""
+
+import itertools
+import re
+
+import catalogue
+import pytest
+import yaml
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import HOOKS, MODELS
+
+from mmlora.apis import settle_variables
+from mmlora.models.backbones.skeleton import Skeleton
+
+README = (catalogue.CONFIGS / 'sr_lora' / 'README.md').read_text(encoding='utf-8')
+PAPERS = (catalogue.CONFIGS.parent / 'docs' / 'from_the_papers.md').read_text(encoding='utf-8')
+SWEEPS = sorted((catalogue.CONFIGS / 'sweeps').glob('*.py'))
+LEAVES = [name for name in catalogue.sr_lora() if 'published-code' not in name]
+SNIPPETS = {text.splitlines()[0].removeprefix('# configs/'): text
+            for text in re.findall(r'^```python\n(# configs/.*?)^```$', README, re.MULTILINE | re.DOTALL)}
+COMMANDS = [line.split('#')[0].split() for text in re.findall(r'^```bash\n(.*?)^```$', README + PAPERS,
+                                                              re.MULTILINE | re.DOTALL) for line in text.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmpretrain')
+
+
+def metafile():
+    return yaml.safe_load((catalogue.CONFIGS / 'sr_lora' / 'metafile.yml').read_text())
+
+
+def test_the_metafile_lists_every_config_once(root):
+    index = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+    assert 'configs/sr_lora/metafile.yml' in index
+    (collection,) = metafile()['Collections']
+    assert (root / collection['README']).is_file()
+    models = metafile()['Models']
+    assert sorted(model['Config'] for model in models) == sorted(f'configs/{name}.py' for name in LEAVES)
+    for model in models:
+        stem = model['Config'].rsplit('/', 1)[1].removesuffix('.py')
+        assert model['Name'] == stem.replace('_1xb4-coslr-20e', '') and model['In Collection'] == collection['Name']
+
+
+@pytest.mark.parametrize('arch', ['vit-base-p16', 'vit-large-p16', 'swin-base-w12'])
+def test_the_metafile_counts_the_parameters(arch):
+    models = [model for model in metafile()['Models'] if arch in model['Name']]
+    cfgs = [catalogue.load(model['Config'].removeprefix('configs/').removesuffix('.py')) for model in models]
+    with Skeleton():
+        backbone = MODELS.build(catalogue.without_weights(cfgs[0]).model.backbone)
+    own = sum(p.numel() for p in backbone.parameters())
+    for model, cfg in zip(models, cfgs, strict=True):
+        head = (cfg.model.head.in_channels + 1) * cfg.model.head.num_classes
+        assert model['Metadata']['Parameters'] == own + head
+
+
+def test_published_results_stand_in_the_readme_too():
+    results = [result for model in metafile()['Models'] for result in model.get('Results', ())]
+    assert len(results) == 11 + 9
+    for result in results:
+        assert 'published' in result['Dataset']
+        for value in result['Metrics'].values():
+            assert f'{value:.2f}' in README
+
+
+def test_mmpretrain_finds_the_models(root, monkeypatch):
+    from mmpretrain.apis.model import ModelHub
+
+    monkeypatch.setattr(ModelHub, '_models_dict', {})
+    ModelHub.register_model_index(str(root / 'configs/sr_lora/metafile.yml'), config_prefix=str(root))
+    found = ModelHub.get('sr-lora_swin-base-w12_in21k-pre_medfmc-chest')
+    assert found.config.model.head.num_classes == 19 and found.weights is None
+
+
+@pytest.mark.parametrize('path', SWEEPS, ids=lambda path: path.stem)
+def test_every_run_of_a_sweep_can_be_settled(path):
+    sweep = Config.fromfile(path)
+    assert set(sweep) == {'configs', 'options'} and len(set(sweep.configs)) == len(sweep.configs)
+    combinations = [dict(zip(sweep.options, values, strict=True))
+                    for values in itertools.product(*sweep.options.values())]
+    assert len(combinations) == 5 * (3 if 'medfmc' in path.stem else 1)
+    for relative in sweep.configs:
+        config = (path.parent / relative).resolve()
+        name = config.relative_to(catalogue.CONFIGS).with_suffix('').as_posix()
+        assert name in LEAVES and config.stem.startswith(path.stem.rsplit('_', 1)[0].split('_vtab1k')[0])
+        for options in combinations:
+            cfg = catalogue.load(name)
+            cfg.merge_from_dict(options)
+            assert settle_variables(cfg) == {key: options[key] for key in ('shot', 'split')}
+            assert cfg.randomness.seed == options['randomness.seed']
+
+
+def test_the_sweeps_name_every_config():
+    named = [name for path in SWEEPS for name in Config.fromfile(path).configs]
+    assert sorted(f'sr_lora/{name.rsplit("/", 1)[1].removesuffix(".py")}' for name in named) == sorted(LEAVES)
+
+
+@pytest.fixture
+def snippet(tmp_path):
+    """Load a config of the README as if it lay where it says."""
+
+    def load(name):
+        text = re.sub(r"'\./", f"'{catalogue.CONFIGS.as_posix()}/", SNIPPETS[name])
+        path = tmp_path / name
+        path.write_text(text)
+        return Config.fromfile(path)
+
+    return load
+
+
+def test_choosing_the_best_epoch_leaves_the_test_alone(snippet):
+    cfg = snippet('eurosat_best.py')
+    assert (cfg.val_dataloader.dataset.split, cfg.test_dataloader.dataset.split) == ('val', 'test')
+    assert cfg.val_dataloader.batch_size == cfg.test_dataloader.batch_size
+    cfg.merge_from_dict(dict(shot=5, split=3))
+    settle_variables(cfg)
+    assert (cfg.val_dataloader.dataset.n_shot, cfg.val_dataloader.dataset.exp) == (5, 3)
+    assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1' and cfg.val_cfg == {}
+    HOOKS.build(cfg.default_hooks.checkpoint)
+
+
+def test_the_config_for_own_data(snippet):
+    cfg = snippet('flowers_sr-lora.py')
+    assert set(cfg.train_dataloader.dataset) == {'type', 'data_root', 'data_prefix', 'pipeline'}
+    base = catalogue.load('sr_lora/sr-lora_vit-base-p16_in21k-pre_1xb4-coslr-20e_vtab1k-svhn')
+    assert cfg.train_dataloader.dataset.pipeline == base.train_dataloader.dataset.pipeline
+    assert cfg.test_dataloader.dataset.pipeline == base.test_dataloader.dataset.pipeline
+    assert settle_variables(cfg) == {} and cfg.model.head.num_classes == 5
+    with Skeleton():
+        MODELS.build(catalogue.without_weights(cfg).model)
+
+
+def test_all_snippets_are_tested():
+    assert set(SNIPPETS) == {'eurosat_best.py', 'flowers_sr-lora.py'}
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda words: ' '.join(words)[:60])
+def test_commands_name_what_exists(root, command):
+    assert command[0] == 'python' and (root / command[1]).is_file()
+    tool = (root / command[1]).read_text()
+    for word in command[2:]:
+        if word.startswith('--'):
+            assert f"'{word}'" in tool
+        elif word.startswith('configs/') and '<' not in word:
+            assert (root / word).is_file()
+
+
+@pytest.mark.parametrize('text', [README, PAPERS], ids=['README', 'from_the_papers'])
+def test_named_files_exist(root, text):
+    files = re.findall(r'`((?:tools|configs/(?!Vit|Swin)|docs|mmlora)/?[\w./-]+\.\w+)`', text)
+    assert files and [name for name in files if not (root / name).is_file()] == []
+
+
+def test_names_of_the_papers_are_registered():
+    for name in re.findall(r'\| `(\w*_?(?:LoRA|lora)\w*)`', PAPERS):
+        assert name in MODELS or name in HOOKS, name
