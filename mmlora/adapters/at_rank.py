@@ -44,13 +44,17 @@ def ranks_at(layer: SubRankLinear, rank: int | None = None, fraction: float | No
 
 
 @contextmanager
-def at_rank(model: nn.Module, rank: int | None = None, *, fraction: float | None = None) -> Iterator[int]:
+def at_rank(
+    model: nn.Module, rank: int | None = None, *, fraction: float | None = None, rescale: bool = True
+) -> Iterator[int]:
     """Use the first components of every adapted layer only, in training and in evaluation, inside a ``with`` block.
 
     Args:
         model: A model with adapted layers, none of them merged; it is as before after the block.
         rank: Number of components, at least 1; layers of a lower rank use all theirs.
         fraction: Instead of a rank the fraction of each layer's rank, in (0, 1], rounded up.
+        rescale: Whether scalings follow their rule at the lower rank, as in training with SPU; else they stay those of
+            the full rank, so that the rest of the change is left out and nothing else happens.
 
     Yields:
         The number of learned parameters of the adapters in use.
@@ -66,7 +70,7 @@ def at_rank(model: nn.Module, rank: int | None = None, *, fraction: float | None
     before = {name: layer.sub_rank for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            layer.use_sub_rank(wanted[name], always=True)
+            layer.use_sub_rank(wanted[name], always=True, rescale=rescale)
         yield sum(layer.parameters_at(wanted[name]) for name, layer in layers.items())
     finally:
         for name, layer in layers.items():

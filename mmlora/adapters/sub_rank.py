@@ -71,12 +71,14 @@ class SubRank:
         rows: A name in :data:`ROWS`.
         detach_prefix: Whether only the last of the components gets a gradient.
         always: Whether it holds in evaluation too; else in training mode only.
+        rescale: Whether the scaling follows the rule at the sub-rank; else it stays that of the full rank.
     """
 
     ranks: dict[str, int]
     rows: str = 'per_group'
     detach_prefix: bool = False
     always: bool = False
+    rescale: bool = True
 
 
 class SubRankLinear(LowRankLinear):
@@ -102,6 +104,7 @@ class SubRankLinear(LowRankLinear):
         rows: str = 'per_group',
         detach_prefix: bool = False,
         always: bool = False,
+        rescale: bool = True,
     ) -> None:
         """Use the first components only from now on.
 
@@ -110,6 +113,7 @@ class SubRankLinear(LowRankLinear):
             rows: A name in :data:`ROWS`; ``'reference'`` needs slices of one rank.
             detach_prefix: Whether only the last of the components gets a gradient.
             always: Whether this holds in evaluation too; else in training mode only.
+            rescale: Whether the scaling follows the rule at the sub-rank; else it stays that of the full rank.
 
         Raises:
             ValueError: A number is out of range, the rows are unknown or do not fit, or the layer is merged.
@@ -129,7 +133,7 @@ class SubRankLinear(LowRankLinear):
         if rows == 'reference' and len(set(wanted.values())) > 1:
             raise ValueError(f"rows='reference' needs one sub-rank for all slices, got {wanted}")
         self._refuse_if_merged('use_sub_rank')
-        self.sub_rank = SubRank(wanted, rows, detach_prefix, always)
+        self.sub_rank = SubRank(wanted, rows, detach_prefix, always, rescale)
 
     def use_full_rank(self) -> None:
         """Use all components again."""
@@ -140,8 +144,8 @@ class SubRankLinear(LowRankLinear):
         sub = self.sub_rank
         if sub is None or not (self.training or sub.always):
             return self.factors(), self.scalings
-        scalings = {name: self.scaling_at(m) for name, m in sub.ranks.items()}
-        return cut_factors(self.factors(), sub.ranks, sub.rows, sub.detach_prefix), scalings
+        cut = cut_factors(self.factors(), sub.ranks, sub.rows, sub.detach_prefix)
+        return cut, {name: self.scaling_at(m) for name, m in sub.ranks.items()} if sub.rescale else self.scalings
 
     def parameters_at(self, ranks: Mapping[str, int]) -> int:
         """Return how many learned parameters the first components have, ``{slice: number of components}``."""

@@ -250,6 +250,17 @@ class TestAtRank:
                 assert model.qkv0.sub_rank.ranks == {'': m}
                 assert model.proj1.sub_rank.ranks == {'': -(-m // 2)}
 
+    def test_without_rescaling_the_rest_is_left_out(self, x):
+        layer = build('lora').eval()
+        model = nn.Sequential(layer)
+        with at_rank(model, 3, rescale=False):
+            y = model(x)
+        a, b = layer.factors()['']
+        expected = F.linear(x, layer.weight + layer.scaling * b[:, :3] @ a[:3], layer.bias)
+        torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
+        with at_rank(model, 3):
+            assert not torch.allclose(model(x), y)
+
     def test_nests_and_survives_errors(self, x):
         model = net().train()
         model.qkv0.use_sub_rank(3)
