@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -134,15 +135,17 @@ def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
         ValueError: The folder holds a ``results.json`` of something else.
     """
     path = Path(folder) / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
-    for other in check_results(folder):
-        if not _same_test(other, record):
-            kept.append(other)
-        elif other['metrics'] != record['metrics']:
-            print_log(f'{path}: {other["metrics"]} of {other.get("date")} is replaced by {record["metrics"]}.',
-                      logger='current')
-    content = dict(format=FORMAT, results=[*kept, dict(record)])
-    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+    with _alone(path.parent):
+        for other in check_results(folder):
+            if not _same_test(other, record):
+                kept.append(other)
+            elif other['metrics'] != record['metrics']:
+                print_log(f'{path}: {other["metrics"]} of {other.get("date")} is replaced by {record["metrics"]}.',
+                          logger='current')
+        content = dict(format=FORMAT, results=[*kept, dict(record)])
+        return write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
 def check_results(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -179,6 +182,24 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
                 raise ValueError(f'{path}: {name} of entry {number} is missing or of a wrong type: delete the file and '
                                  'test again')
     return content['results']
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for other processes that add results to a folder; two tests of one run may end at the same time."""
+    if os.name == 'nt':  # No locks on folders there.
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Network file systems may refuse a lock, and a result without one is better than none.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from mmlora.apis import test as run_test
 from mmlora.apis import train
 from mmlora.apis.records import FORMAT, RESULTS, majority_rate, make_record, read_records, results_folder, write_record
 from mmlora.engine.protocol import describe_run, describe_selection, fingerprint, plain_data_config, same_data
+from mmlora.io.atomic import write_text
 
 BEST = dict(default_hooks__checkpoint__save_best='accuracy/top1')
 WARNING = 'Model selection on test data'
@@ -225,6 +228,20 @@ def test_values_that_are_not_finite_become_nothing(tmp_path, runs):
     assert record['metrics'] == {'auc/per_class': [1.0, None], 'auc/mean': None, 'n': 3}
     assert record['checkpoint'] == dict(name='nowhere.pth', sha256=None)
     assert read_records(write_record(tmp_path, record)) == [record]
+
+
+def test_tests_that_end_together_both_count(tmp_path, monkeypatch):
+    def slow_write(path, text):
+        time.sleep(0.02)  # Time for the others to read what this one is about to replace.
+        return write_text(path, text)
+
+    monkeypatch.setattr('mmlora.apis.records.write_text', slow_write)
+    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={}, protocol={},
+                  test=dict(config={}))
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(4):
+            pool.submit(write_record, tmp_path, dict(record, checkpoint=dict(name=str(number))))
+    assert sorted(r['checkpoint']['name'] for r in read_records(tmp_path / RESULTS)) == ['0', '1', '2', '3']
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
