@@ -35,12 +35,12 @@ def sub_rank_layers(model: nn.Module, targets: str | Sequence[str] | None = None
     return {name: layers[name] for name in chosen}
 
 
-def ranks_at(layer: SubRankLinear, rank: int | None = None, fraction: float | None = None) -> dict[str, int]:
-    """Return the number of components of each slice: ``min(rank, r)``, or the fraction of r, rounded up."""
+def rank_at(full: int, rank: int | None = None, fraction: float | None = None) -> int:
+    """Return the number of components out of ``full``: ``min(rank, full)``, or the fraction of it, rounded up."""
     if rank is not None:
-        return {name: min(rank, r) for name, r in layer.ranks.items()}
+        return min(rank, full)
     # A product such as 0.1 * 30 lies above 3 by rounding alone.
-    return {name: min(r, max(1, math.ceil(fraction * r - 1e-9))) for name, r in layer.ranks.items()}
+    return min(full, max(1, math.ceil(fraction * full - 1e-9)))
 
 
 @contextmanager
@@ -66,7 +66,9 @@ def at_rank(
     """
     check_point(rank, fraction)
     layers = sub_rank_layers(model)
-    wanted = {name: ranks_at(layer, rank, fraction) for name, layer in layers.items()}
+    wanted = {
+        name: {part: rank_at(r, rank, fraction) for part, r in layer.ranks.items()} for name, layer in layers.items()
+    }
     before = {name: layer.sub_rank for name, layer in layers.items()}
     try:
         for name, layer in layers.items():

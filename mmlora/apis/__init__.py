@@ -5,6 +5,7 @@ from .rank_report import parse_budget, ranks_from_checkpoint
 from .settle import settle_ranks
 from .test import prepare_test_cfg, test
 from .train import prepare_train_cfg, train
+from .truncate import truncate_checkpoint
 from .variables import settle_variables
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     'settle_variables',
     'test',
     'train',
+    'truncate_checkpoint',
 ]

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmlora.apis import rank_curve, train
+from mmlora.apis import rank_curve, train, truncate_checkpoint
 from mmlora.apis import test as run_test
 from mmlora.apis.rank_curve import CurvePoint, curve_to_figure, on_split
 
@@ -74,18 +74,48 @@ def test_the_scaling_follows_its_rule_or_stays(tmp_path, trained):
     assert seen[0][-1] == seen[1][-1] and seen[0] != seen[1]
 
 
-def test_a_point_is_what_a_model_of_that_rank_says(tmp_path, trained):
-    cfg = Config.fromfile(trained / 'tiny_vit.py')
-    [point, _] = rank_curve(cfg, str(trained / 'epoch_3.pth'), split='test', ranks=[2], work_dir=str(tmp_path))
-    state = tiny.load(trained / 'epoch_3.pth')['state_dict']
-    for key, value in state.items():
-        if '.lora_' in key:
-            state[key] = value[:2] if '.lora_A' in key else value[:, :2]
-    torch.save(dict(state_dict=state, meta={}), tmp_path / 'cut.pth')
-    cfg.model.backbone.lora_ranks = 2
+@pytest.mark.parametrize(('point', 'rank'), [(dict(rank=2), 2), (dict(fraction=0.5), [[2, 2], [2, 1]])])
+def test_a_point_is_what_a_model_of_that_rank_says(tmp_path, trained, point, rank):
+    cfg, checkpoint = Config.fromfile(trained / 'tiny_vit.py'), trained / 'epoch_3.pth'
+    [(kind, value)] = point.items()
+    [low, full] = rank_curve(cfg, str(checkpoint), split='test', **{f'{kind}s': [value]}, work_dir=str(tmp_path))
+    tiny.call_tool('truncate_rank', trained / 'tiny_vit.py', checkpoint, tmp_path / 'cut.pth', f'--{kind}', value)
+    assert low.metrics != full.metrics
+    # With the config of the full rank: the checkpoint says otherwise.
+    assert run_test(cfg, str(tmp_path / 'cut.pth'), work_dir=str(tmp_path / 'cut')) == low.metrics
+    cut, whole = tiny.load(tmp_path / 'cut.pth'), tiny.load(checkpoint)
+    assert set(cut) == {'meta', 'state_dict'} and cut['meta']['mmlora']['truncated'][kind] == value
+    for key, value in whole['state_dict'].items():
+        other = cut['state_dict'][key]
+        assert torch.equal(other, value[:other.shape[0], :other.shape[1]] if '.lora_' in key else value), key
+    assert sum(v.numel() for k, v in cut['state_dict'].items() if '.lora_' in k) == low.active_parameters
+    # And as the weights of a model that asks for that rank itself.
+    cut['meta'].pop('mmlora')
+    torch.save(cut, tmp_path / 'bare.pth')
+    cfg.model.backbone.lora_ranks = rank
     cfg.pop('rank_table', None)
-    score = run_test(cfg, str(tmp_path / 'cut.pth'), work_dir=str(tmp_path / 'cut'))
-    assert point.metrics['accuracy/top1'] == score['accuracy/top1']
+    assert run_test(cfg, str(tmp_path / 'bare.pth'), work_dir=str(tmp_path / 'bare')) == low.metrics
+
+
+def test_what_cannot_be_cut(tmp_path, trained, whole_run, images):
+    cfg, checkpoint = Config.fromfile(trained / 'tiny_vit.py'), str(trained / 'epoch_3.pth')
+    out = str(tmp_path / 'cut.pth')
+    for options, match in ((dict(), 'either a rank'), (dict(rank=0), 'at least 1, got 0')):
+        with pytest.raises(ValueError, match=match):
+            truncate_checkpoint(cfg, checkpoint, out, **options)
+    with pytest.raises(ValueError, match="cut.onnx' must end in .pth"):
+        truncate_checkpoint(cfg, checkpoint, str(tmp_path / 'cut.onnx'), rank=1)
+    with pytest.raises(ValueError, match='no adapted layer'):
+        truncate_checkpoint(tiny.tiny_config(images, tmp_path), str(whole_run / 'epoch_3.pth'), out, rank=1)
+    state = tiny.load(checkpoint)
+    state['meta'].pop('mmlora')
+    torch.save(state, tmp_path / 'silent.pth')
+    cfg.model.backbone.lora_ranks = 1
+    with pytest.raises(ValueError, match=r'lora_A_q is \(3, 16\) and cut \(2, 16\).*ask for \(1, 16\).*lora_ranks'):
+        truncate_checkpoint(cfg, str(tmp_path / 'silent.pth'), out, rank=2)
+    with pytest.raises(ValueError, match='has no backbone.layers.0.attn.qkv.lora_A_q: its layers'):
+        truncate_checkpoint(cfg, str(whole_run / 'epoch_3.pth'), out, rank=2)
+    assert not (tmp_path / 'cut.pth').exists()
 
 
 @pytest.mark.parametrize(('options', 'error', 'match'), [

@@ -1,0 +1,32 @@
+#!/usr/bin/env python
+"""Cut a trained adapter to its first components: ``python tools/truncate_rank.py CONFIG CHECKPOINT OUT --rank 8``."""
+
+import argparse
+
+from mmengine.config import Config, DictAction
+
+import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack)
+from mmlora.apis import truncate_checkpoint
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Cut from the command line."""
+    parser = argparse.ArgumentParser(description='Cut a trained adapter to its first components')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('out', help='file to write, ending in .pth')
+    point = parser.add_mutually_exclusive_group(required=True)
+    point.add_argument('--rank', type=int, help='number of components; layers of a lower rank keep all theirs')
+    point.add_argument('--fraction', type=float, help="fraction of each layer's rank, rounded up")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings of the config, as key=value; nested keys with dots, lists as '
+                             'key="[a,b]" or key=a,b')
+    args = parser.parse_args(argv)
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    print(truncate_checkpoint(cfg, args.checkpoint, args.out, rank=args.rank, fraction=args.fraction))
+
+
+if __name__ == '__main__':
+    main()
