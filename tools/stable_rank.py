@@ -1,44 +1,77 @@
-"""Print the ranks that the weights of a checkpoint ask for, and write ranks.json, ranks.csv, ranks.png and a snippet.
+"""Choose LoRA ranks for the weights of a checkpoint, or for a config, and write them in every form.
 
 Example::
 
     python tools/stable_rank.py vit-base.pth --out work_dirs/ranks
-    python tools/stable_rank.py vit-base.safetensors --budget mean_rank=16
+    python tools/stable_rank.py vit-base.safetensors --per slice --budget params=500000,r_max=64
+    python tools/stable_rank.py vit-base.pth --criterion energy@0.9 --budget mean_rank=16 --names timm --out ranks
+    python tools/stable_rank.py --config CONFIG --criterion eva --budget mean_rank=8
 """
 
 import argparse
 import sys
 
+from mmengine.config import Config, DictAction
+
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
-from mmlora.apis import parse_budget, ranks_from_checkpoint
+from mmlora.apis.rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
+from mmlora.io.peft_config import NAMES, peft_config
 from mmlora.io.rank_files import write_exports
-from mmlora.ranks import RANK_PER
+from mmlora.ranks import CRITERIA, RANK_PER
 
 
-def main() -> int:
-    """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(description='Choose LoRA ranks from the weights of a checkpoint.')
-    parser.add_argument('checkpoint', help='.pth, .safetensors or .npz of mmpretrain, timm, HF, OpenAI CLIP or Google')
-    parser.add_argument('--criterion', default='stable_rank',
-                        help='stable_rank, effective_rank, energy@SHARE, uniform or random@SEED')
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Choose LoRA ranks from the weights of a checkpoint, or for a config.')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='.pth, .safetensors or .npz of mmpretrain, timm, HF, OpenAI CLIP or Google')
+    parser.add_argument('--config', help='in place of a checkpoint: weights, modules and training data of this config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
+    parser.add_argument('--criterion', help=f'one of {", ".join(CRITERIA)}, with its parameter as in energy@0.9; by '
+                        'default stable_rank, or what the config asks for')
     parser.add_argument('--budget', help='one of mean_rank, params and share, and any of r_min, r_max and multiple_of, '
                         'as params=500000,r_max=64; by default the rounded criterion')
-    parser.add_argument('--per', default='layer', choices=RANK_PER,
-                        help='one rank for a fused qkv, or one for each adapted slice by its own rows')
-    parser.add_argument('--ffn', action='store_true', help='choose ranks for the feed-forward layers too')
-    parser.add_argument('--slices', default='qv', help='adapted parts of a fused qkv')
-    parser.add_argument('--out', help='folder for ranks.json, ranks.csv, ranks.png and ranks_config.py')
-    args = parser.parse_args()
+    parser.add_argument('--per', choices=RANK_PER,
+                        help='one rank for a fused qkv (default), or one for each adapted slice by its own rows')
+    parser.add_argument('--ffn', action='store_true', help='choose ranks for feed-forward layers too, for a checkpoint')
+    parser.add_argument('--slices', default='qv', help='adapted parts of a fused qkv, for a checkpoint')
+    parser.add_argument('--out', help='folder for ranks.json, .csv, .png, ranks_config.py and peft_config.json')
+    parser.add_argument('--names', default='mmpretrain', choices=NAMES, help='module names in peft_config.json')
+    parser.add_argument('--alpha', type=float, default=1.0, help='lora_alpha in peft_config.json, for a checkpoint')
+    parser.add_argument('--scaling', default='alpha/r', help='lora_scaling in peft_config.json, for a checkpoint')
+    args = parser.parse_args(argv)
+    if (args.checkpoint is None) == (args.config is None):
+        parser.error('give a checkpoint, or --config')
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    args = parse_args(argv)
+    notes = []
     try:
         budget = parse_budget(args.budget)
-        table = ranks_from_checkpoint(args.checkpoint, args.criterion, budget, args.ffn, args.slices, args.per)
-        files = write_exports(table, args.out, f'{args.criterion} of {args.checkpoint}') if args.out else {}
+        if args.config:
+            cfg = Config.fromfile(args.config)
+            cfg.merge_from_dict(args.cfg_options or {})
+            table, adapter = ranks_from_config(cfg, args.criterion, budget, args.per)
+        else:
+            table = ranks_from_checkpoint(
+                args.checkpoint, args.criterion or 'stable_rank', budget, args.ffn, args.slices, args.per or 'layer'
+            )
+            adapter = dict(alpha=args.alpha, scaling=args.scaling, slices=args.slices)
+        files = {}
+        if args.out:
+            peft, notes = peft_config(table, args.names, **adapter)
+            files = write_exports(table, args.out, f'Ranks of {args.config or args.checkpoint}', peft)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(table)
     for kind, path in files.items():
         print(f'{kind:>6}: {path}')
+    for note in notes:
+        print(f'  note: {note}')
     return 0
 
 

@@ -1,13 +1,20 @@
-"""Choose ranks from a checkpoint file."""
+"""Choose ranks from a checkpoint file or a config."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
 
 from ..io.attention import find_linear_weights
 from ..io.site_weights import count_parameters
 from ..io.spectrum_cache import SpectrumCache
 from ..io.weights import load_state_dict
 from ..models.backbones.adapt import check_slices
-from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget
+from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, resolve_criterion
+from .settle import adapted_backbones, settle_ranks
+from .unknown_types import explain_unknown_types
+from .variables import settle_variables
 
 
 def parse_budget(text: str | None) -> dict[str, float] | None:
@@ -74,3 +81,44 @@ def ranks_from_checkpoint(
     table = build_rank_table(weights, criterion, budget, slices, source, cache, rank_per, count_parameters(state))
     cache.save()
     return table
+
+
+def ranks_from_config(
+    cfg: Config,
+    criterion: str | None = None,
+    budget: Mapping[str, float] | None = None,
+    rank_per: str | None = None,
+) -> tuple[RankTable, dict[str, Any]]:
+    """Choose the ranks that a run of a config would have, from its weights, and its training data where they are read.
+
+    Args:
+        cfg: A whole config with one adapted backbone; it is not changed.
+        criterion: Takes the place of the config's ranks, with ``budget`` and ``rank_per`` as they are given here.
+        budget: As in :func:`mmlora.ranks.check_budget`.
+        rank_per: ``'layer'`` or ``'slice'``.
+
+    Returns:
+        The table, and ``alpha``, ``scaling`` and ``slices`` of the backbone.
+
+    Raises:
+        ValueError: There is not one adapted backbone, the ranks of the config are numbers already, a budget or
+            granularity comes without a criterion, or the ranks cannot be settled.
+    """
+    cfg = copy.deepcopy(cfg)
+    settle_variables(cfg)
+    found = [backbone for backbone, _ in adapted_backbones(cfg.get('model', {}))]
+    if len(found) != 1:
+        raise ValueError(f'the config has {len(found)} adapted backbones, but ranks are chosen for one')
+    backbone = found[0]
+    if criterion is not None:
+        resolve_criterion(criterion)
+        for name, value in dict(lora_ranks=criterion, rank_budget=budget, rank_per=rank_per or 'layer').items():
+            backbone[name] = value  # one by one: the update of a config would merge two budgets
+    elif budget is not None or rank_per is not None:
+        raise ValueError('a budget or granularity for a config needs a criterion beside it')
+    with explain_unknown_types():
+        table = settle_ranks(cfg)
+    if table is None:
+        raise ValueError(f'the config has numbers already, lora_ranks={backbone.get("lora_ranks")!r}: give a criterion')
+    scaling = dict(alpha=backbone.get('lora_alpha', 1.0), scaling=backbone.get('lora_scaling', 'alpha/r'))
+    return table, dict(scaling, slices=backbone.get('lora_slices', 'qv'))

@@ -14,10 +14,17 @@ from mmengine.logging import print_log
 
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
-from ..models.backbones.ranks import is_symbolic, pretrained_checkpoint, resolve_ranks, table_in_checkpoint
+from ..models.backbones.ranks import (
+    is_symbolic,
+    pretrained_checkpoint,
+    reads_data,
+    resolve_ranks,
+    table_in_checkpoint,
+)
 from ..models.backbones.skeleton import build_skeleton
 from ..ranks import RankTable, nest_ranks, ranks_by_module
 from ..registry import HOOKS, MODELS
+from .data_ranks import data_ranks
 
 
 def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None:
@@ -25,6 +32,9 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
 
     A checkpoint that carries a rank table wins over the config, since its factors fit no other ranks. Otherwise the
     weights are those of the backbone's ``init_cfg``, else ``load_from``. The table is left in ``cfg.rank_table``.
+
+    A criterion that reads data sees ``cfg.rank_batches`` batches of the training data; see
+    :func:`mmlora.apis.data_ranks.data_ranks`.
 
     Args:
         cfg: A whole config; the adapted backbone is looked for anywhere in ``cfg.model``.
@@ -38,7 +48,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
             adapted backbones and not all of them have numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
-    found = list(_adapted_backbones(cfg.get('model', {})))
+    found = list(adapted_backbones(cfg.get('model', {})))
     hook = _hook(cfg)
     asked = [_asked(backbone, kind, hook) for backbone, kind in found]
     if len(found) > 1:
@@ -56,17 +66,8 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     if table is not None:
         _announce(ranks, table, sites, checkpoint)
     elif is_symbolic(ranks):
-        source = _own_checkpoint(backbone) or cfg.get('load_from') or checkpoint
         budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-        table = resolve_ranks(
-            ranks,
-            sites,
-            source,
-            budget,
-            backbone.get('lora_slices', 'qv'),
-            backbone.get('rank_per', 'layer'),
-            lambda: build_skeleton(kind.bare_config(backbone)),
-        )
+        table = _settle(cfg, backbone, kind, ranks, budget, checkpoint)
     else:
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
@@ -76,6 +77,34 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         backbone.pop(name, None)
     cfg['rank_table'] = table.to_dict()
     return table
+
+
+def _settle(
+    cfg: Config,
+    backbone: Mapping[str, Any],
+    kind: Any,
+    ranks: Any,
+    budget: Mapping[str, float] | None,
+    checkpoint: str | None,
+) -> RankTable:
+    own = _own_checkpoint(backbone)
+    other = None if own else cfg.get('load_from') or checkpoint
+    if reads_data(ranks):
+        if not own and not other:
+            raise ValueError(
+                f'lora_ranks={ranks!r} needs the frozen weights: give the backbone '
+                "init_cfg=dict(type='Pretrained', checkpoint=...) or the config load_from"
+            )
+        return data_ranks(cfg, backbone, kind, str(ranks), budget, other)
+    return resolve_ranks(
+        ranks,
+        kind.adapter_sites(backbone),
+        own or other,
+        budget,
+        backbone.get('lora_slices', 'qv'),
+        backbone.get('rank_per', 'layer'),
+        lambda: build_skeleton(kind.bare_config(backbone)),
+    )
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:
@@ -99,7 +128,7 @@ def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
         cfg.pop('rank_table')
 
 
-def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
+def adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
     """Yield the configs of adapted backbones and the classes or functions that build them."""
     if isinstance(node, Mapping):
         kind = _resolve(node.get('type'), MODELS)
@@ -107,10 +136,10 @@ def _adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
             yield node, kind
             return
         for value in node.values():
-            yield from _adapted_backbones(value)
+            yield from adapted_backbones(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from _adapted_backbones(value)
+            yield from adapted_backbones(value)
 
 
 def _resolve(kind: Any, registry: Any) -> Any:

@@ -105,9 +105,7 @@ def check_budget(budget: Any) -> Budget:
     return checked
 
 
-def allocate(
-    sites: Sequence[Site], budget: Mapping[str, float] | None = None, size: int | None = None
-) -> list[int]:
+def allocate(sites: Sequence[Site], budget: Mapping[str, float] | None = None, size: int | None = None) -> list[int]:
     """Return a rank for each site.
 
     Args:
@@ -129,9 +127,7 @@ def allocate(
     if checked.kind is None:
         if any(site.scores is not None for site in sites):
             raise ValueError(f'scores of components need a budget with one of {TOTALS}, got {budget!r}')
-        return [
-            min(max(round(s.value / step) * step, low), high) for s, (low, high) in zip(sites, bounds, strict=True)
-        ]
+        return [min(max(round(s.value / step) * step, low), high) for s, (low, high) in zip(sites, bounds, strict=True)]
     cost = [1 if checked.kind == 'mean_rank' else s.cost for s in sites]
     total = _total(checked, len(sites), size)
     least = sum(c * low for c, (low, _) in zip(cost, bounds, strict=True))

@@ -149,7 +149,9 @@ class RankTable:
 
     def __str__(self) -> str:
         def number(x: float | None) -> str:
-            return '-' if x is None or math.isnan(x) else f'{x:.3f}'
+            if x is None or math.isnan(x):
+                return '-'
+            return f'{x:.3f}' if x == 0 or abs(x) >= 0.001 else f'{x:.2e}'
 
         width = max([len('module'), *(len(row.label) for row in self.rows)])
         lines = [f'{"module":<{width}}  rank  {"value":>9}  {"sigma1":>9}  {"fro":>9}  {"params":>10}']

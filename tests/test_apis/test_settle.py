@@ -326,7 +326,7 @@ class TestTool:
         assert done.returncode == 0, done.stderr
         assert 'layers.1.attn.proj' in done.stdout and '4 modules' in done.stdout
         assert {p.name for p in (tmp_path / 'ranks').iterdir()} == {
-            'ranks.json', 'ranks.csv', 'ranks.png', 'ranks_config.py',
+            'ranks.json', 'ranks.csv', 'ranks.png', 'ranks_config.py', 'peft_config.json',
         }  # fmt: skip
         assert sum(RankTable.load(tmp_path / 'ranks' / 'ranks.json').ranks.values()) == 16
 

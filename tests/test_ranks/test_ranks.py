@@ -10,9 +10,7 @@ import torch
 
 from mmlora.io.attention import find_linear_weights
 from mmlora.ranks import (
-    CRITERIA,
     PRESETS,
-    Criterion,
     RankRow,
     RankTable,
     Site,
@@ -188,6 +186,12 @@ class TestTable:
             ('{"rows": [{"module": "a", "rank": -2}]}', '-2'),
             ('{"rows": [{"module": "", "rank": 2}]}', 'module names'),
             ('{"rows": [{"module": "a", "rank": 2}, {"module": "a", "rank": 2}]}', 'more than once'),
+            (
+                '{"rows": [{"module": "a.qkv", "rank": 2}, {"module": "a.qkv", "rank": 2, "slice": "q"}]}',
+                'more than once.*a.qkv q',
+            ),
+            ('{"rows": [{"module": "a.qkv", "rank": 2, "slice": "x"}]}', "'x'"),
+            ('{"rows": [{"module": "a", "rank": 2, "slice": "q"}]}', "'q'"),
         ],
     )
     def test_damaged_files(self, tmp_path, text, match):
@@ -195,6 +199,19 @@ class TestTable:
         path.write_text(text)
         with pytest.raises(ValueError, match=match):
             RankTable.load(path)
+
+    def test_slices_round_trip(self, tmp_path, checkpoint):
+        table = build_rank_table(find_linear_weights(checkpoint)[0], rank_per='slice')
+        (tmp_path / 'ranks.json').write_text(table.dumps())
+        again = RankTable.load(tmp_path / 'ranks.json')
+        assert again == table and list(again.ranks['layers.2.attn.qkv']) == ['q', 'v']
+        assert 'layers.2.attn.qkv v' in str(table) and '9 slices and modules' in str(table)
+
+    def test_tables_of_earlier_versions(self):
+        row = {'module': 'layers.0.attn.qkv', 'rank': 3, 'criterion': 'stable_rank', 'value': 3.2, 'sigma1': 1.0,
+               'fro': 1.8, 'params': 96}  # fmt: skip
+        table = RankTable.from_dict({'format': 'mmlora.ranks/1', 'rows': [row]})
+        assert table.ranks == {'layers.0.attn.qkv': 3} and table.to_dict()['rows'] == [row]
 
     def test_missing_file_and_unknown_criterion(self, tmp_path, checkpoint):
         with pytest.raises(FileNotFoundError, match='ranks.json'):
@@ -209,10 +226,6 @@ class TestTable:
         row = build_rank_table({'a.qkv': torch.randn(15, 4)}, slices=slices).rows[0]
         assert row.params == row.rank * cost
 
-    def test_a_new_criterion_is_one_entry(self, monkeypatch):
-        monkeypatch.setitem(CRITERIA, 'spectral', Criterion(lambda s: s.sigma1))
-        assert build_rank_table({'a': 3 * torch.eye(4)}, 'spectral').ranks == {'a': 3}
-
 
 SITES = [['a.qkv', 'a.proj'], ['b.qkv', 'b.proj']]
 
@@ -226,6 +239,18 @@ class TestNested:
         flat = ranks_by_module(ranks, SITES)
         assert list(flat.items()) == [('a.qkv', 1), ('a.proj', 2), ('b.qkv', 3), ('b.proj', 4)]
         assert nest_ranks(flat, SITES) == [[1, 2], [3, 4]]
+
+    @pytest.mark.parametrize(
+        'ranks',
+        [
+            [[{'v': 7, 'q': 9}, 2], [3, 4]],
+            {'a.qkv': {'q': 9, 'v': 7}, 'a.proj': 2, 'b.qkv': 3, 'b.proj': 4},
+        ],
+    )
+    def test_slices(self, ranks):
+        flat = ranks_by_module(ranks, SITES)
+        assert flat['a.qkv'] == {'q': 9, 'v': 7} and list(flat['a.qkv']) == ['q', 'v'], 'in the order of the rows'
+        assert nest_ranks(flat, SITES) == [[{'q': 9, 'v': 7}, 2], [3, 4]]
 
     def test_one_number(self):
         assert set(ranks_by_module(5, SITES).values()) == {5}
@@ -242,6 +267,10 @@ class TestNested:
             ({'a.qkv': 1}, '3 are missing'),
             ({'a.qkv': 1, 'a.proj': 2, 'b.qkv': 3, 'b.proj': 4, 'c': 5}, "1 are unknown.*'c'"),
             (True, 'True'),
+            ([[{'q': 1, 'x': 2}, 2], [3, 4]], r"lora_ranks\[0\]\[0\]: a.qkv takes.*'x'"),
+            ([[{'q': -1}, 2], [3, 4]], r"lora_ranks\[0\]\[0\]\['q'\] must.*-1"),
+            ([[{}, 2], [3, 4]], r'lora_ranks\[0\]\[0\]'),
+            ([[1, {'q': 2}], [3, 4]], 'a.proj takes one rank'),
         ],
     )
     def test_ranks_that_do_not_fit(self, ranks, match):
@@ -281,11 +310,21 @@ class TestExports:
               for e in ('qkv', 'proj'))
     )  # fmt: skip
 
+    SLICES = RankTable(
+        (
+            RankRow('layers.0.attn.qkv', 2, slice='q'),
+            RankRow('layers.0.attn.qkv', 5, slice='v'),
+            RankRow('layers.0.attn.proj', 3),
+        )
+    )
+
     def test_snippets_are_what_a_config_takes(self):
         for table, nested in (
             (self.VIT, [[i + 1, i + 1] for i in range(12)]),
             (self.SWIN, [[[1, 1]], [[2, 2], [2, 2]]]),
             (RankTable((RankRow('fc', 3),)), {'fc': 3}),
+            (self.SLICES, [[{'q': 2, 'v': 5}, 3]]),
+            (RankTable(self.SLICES.rows[:2]), {'layers.0.attn.qkv': {'q': 2, 'v': 5}}),
             (RankTable((RankRow('a.qkv', 3), RankRow('b.proj', 4))), {'a.qkv': 3, 'b.proj': 4}),
         ):
             scope = {}
@@ -295,6 +334,13 @@ class TestExports:
     def test_csv(self):
         rows = list(csv.DictReader(io.StringIO(table_to_csv(self.VIT))))
         assert len(rows) == 24 and rows[3]['module'] == 'layers.1.attn.proj' and rows[3]['rank'] == '2'
+
+    def test_slices_have_lines_and_bars_of_their_own(self):
+        rows = list(csv.DictReader(io.StringIO(table_to_csv(self.SLICES))))
+        assert [(r['slice'], r['rank']) for r in rows] == [('q', '2'), ('v', '5'), ('', '3')]
+        axes = table_to_figure(self.SLICES).axes[0]
+        assert [t.get_text() for t in axes.get_yticklabels()][1] == 'layers.0.attn.qkv v'
+        assert [container.get_label() for container in axes.containers] == ['qkv q', 'qkv v', 'proj']
 
     def test_figure_has_a_bar_for_each_module(self):
         axes = table_to_figure(self.VIT).axes[0]
