@@ -79,8 +79,10 @@ def label_problem(dataset: Any, num_classes: int) -> str | None:
             return (f'{name} has {declared} classes, but the head has num_classes={num_classes}: set '
                     f'model.head.num_classes={declared}')
         return None
-    largest = -1
-    for info in image_infos(dataset):
+    # Folders as classes: mmpretrain numbers them, and a look at a million images takes seconds.
+    folders = None if getattr(dataset, 'ann_file', None) else getattr(dataset, 'folder_to_idx', None)
+    largest = len(folders or ()) - 1
+    for info in () if folders else image_infos(dataset):
         largest = max(largest, *(label_classes(info) or (-1,)))
         width = num_classes if info.get('gt_score') is None else len(info['gt_score'])
         if width != num_classes:

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 _LINE = re.compile(r'(?P<name>\S.*?)(?P<labels>(?:\s+[-+,\d]+)*)')
+_BETWEEN = re.compile(r'\s*,\s*|\s+')
+_BAD_NAME = re.compile(r'[A-Za-z]:|/|.*\\|(?:.*/)?\.\.(?:/|$)')
+_INDEX = re.compile(r'[-+]?[0-9]+')
 _SHOWN = 3  # Names that an error lists before it only counts.
 
 
@@ -72,13 +75,13 @@ def read_list(
         FileNotFoundError: There is no such file.
         ValueError: The file is empty, or a line cannot be used; the message quotes it.
     """
-    images = []
+    images, path = [], str(path)
     for number, line in enumerate(re.split(r'\r\n|\r|\n', read_text(path)), 1):
         if not line.strip():
             continue
         found = _LINE.fullmatch(line.strip())
         where = f'{path}, line {number}: {line.strip()!r}'
-        words = [word.strip() for word in re.split(r'\s*,\s*|\s+', found['labels'].strip())]
+        words = _BETWEEN.split(found['labels'].strip())
         check_name(found['name'], where)
         if not found['labels']:
             _fail(where, f'has no label; a line is "<name> {"0,1,..." if multi_label else "<class index>"}"')
@@ -106,14 +109,15 @@ def check_name(name: str, where: str) -> None:
     """
     if not name:
         _fail(where, 'has no image name')
+    if not _BAD_NAME.match(name):
+        return
     if re.match(r'[A-Za-z]:', name):
         _fail(where, f'names a Windows drive in {name!r}; names are relative to the image folder')
     if '\\' in name:
         _fail(where, f'has a backslash in {name!r}; write / between folders')
     if name.startswith('/'):
         _fail(where, f'has the absolute path {name!r}; names are relative to the image folder')
-    if '..' in name.split('/'):
-        _fail(where, f'leaves the image folder by .. in {name!r}')
+    _fail(where, f'leaves the image folder by .. in {name!r}')
 
 
 def class_index(word: str | int, num_classes: int | None, where: str) -> int:
@@ -127,7 +131,7 @@ def class_index(word: str | int, num_classes: int | None, where: str) -> int:
     Raises:
         ValueError: It is not a whole number in 0..C-1.
     """
-    if isinstance(word, bool) or not re.fullmatch(r'[-+]?[0-9]+', str(word)):
+    if isinstance(word, bool) or not _INDEX.fullmatch(str(word)):
         _fail(where, f'has the label {word!r} where a class index belongs')
     index = int(word)
     if index < 0 or (num_classes is not None and index >= num_classes):

@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -8,12 +9,12 @@ from layouts import make_medfmc, make_vtab, write_image, write_lists
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import init_default_scope
-from mmpretrain.datasets import KFoldDataset
+from mmpretrain.datasets import CustomDataset, KFoldDataset, MultiLabelDataset
 from tiny import CONFIG, call_tool, tiny_config
 
 from mmlora.apis import check_data, train
 from mmlora.apis import test as run_test
-from mmlora.apis.labels import check_labels, image_infos, label_problem, plain_datasets
+from mmlora.apis.labels import check_labels, head_classes, image_infos, label_problem, plain_datasets
 from mmlora.datasets import Endoscopy, ListDataset, SeededDataset, VTAB1k
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
@@ -161,18 +162,18 @@ def lists(tmp_path):
     write_image(tmp_path / 'a.png', 0, 0)
     (tmp_path / 'one.txt').write_text('a.png 2\n')
     (tmp_path / 'many.txt').write_text('a.png 1,0,1\n')
+    for label in range(2):
+        write_image(tmp_path / 'folders' / str(label) / 'a.png', label, label)
     stock = dict(metainfo=dict(classes=list('abcd')), data_list=[dict(img_path='a.png', gt_label=[0, 2])])
     (tmp_path / 'stock.json').write_text(json.dumps(stock))
     return tmp_path
 
 
 def custom(lists, **options):
-    from mmpretrain.datasets import CustomDataset
     return CustomDataset(data_root=str(lists), ann_file='one.txt', **options)
 
 
 def stock(lists):
-    from mmpretrain.datasets import MultiLabelDataset
     return MultiLabelDataset('stock.json', data_root=str(lists))
 
 
@@ -182,6 +183,8 @@ FITS = {
         lambda lists: ListDataset('many.txt', None, 3, multi_label=True, data_root=str(lists)), 3, 'num_classes=3'),
     "mmpretrain's list": (custom, 3, r'has the label 2, but the head has num_classes=2, whose labels are 0\.\.1'),
     "mmpretrain's list, kept as objects": (lambda lists: custom(lists, serialize_data=False), 3, 'has the label 2'),
+    "mmpretrain's folders": (
+        lambda lists: CustomDataset(data_prefix=str(lists / 'folders')), 2, 'has the label 1.*num_classes=2, or mend'),
     "mmpretrain's several labels": (stock, 3, 'has the label 2.*set model.head.num_classes=4'),
     'scores': (lambda lists: Scores(), 3, 'labels for 3 classes'),
 }
@@ -221,6 +224,14 @@ def test_data_sets_without_list_are_passed_over(lists):
         check_labels(runner, 'train')
     runner.cfg = ConfigDict(model=dict(type='Own'))
     check_labels(runner, 'train')
+
+
+@pytest.mark.parametrize('model, expected', [
+    (dict(head=dict(num_classes=5)), 5), (dict(module=dict(head=dict(num_classes=6))), 6), (dict(head=dict()), None),
+    (dict(), None), (dict(head=[dict(num_classes=1)]), None),
+])
+def test_classes_of_the_head(model, expected):
+    assert head_classes(Config(dict(model=model))) == expected
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])
@@ -264,6 +275,5 @@ def test_data_sets_of_generated_images_have_no_files():
 
 
 def test_own_data_sets_are_picklable_with_their_names(vtab, endo):
-    import pickle
     for dataset in (VTAB1k('eurosat', data_root=str(vtab)), Endoscopy(data_root=str(endo))):
         assert len(pickle.loads(pickle.dumps(dataset))) == len(dataset)

@@ -43,9 +43,10 @@ def test_lines_that_the_published_parsers_refuse_are_read(golden, name, images):
     ('x  y 3 z.png 1', False, [('x  y 3 z.png', 1, 1)]),
     ('a.png 1\na.png 1', False, [('a.png', 1, 1), ('a.png', 1, 2)]),
     ('\u00e4.png 0', False, [('\u00e4.png', 0, 1)]),
+    ('a/..b/c..png 0\na..b/D:.png 0', False, [('a/..b/c..png', 0, 1), ('a..b/D:.png', 0, 2)]),
     ('a.png 1,0,1\nb.png 0, 0, 0', True, [('a.png', (0, 2), 1), ('b.png', (), 2)]),
     ('a 1.png 0 0 1', True, [('a 1.png', (2,), 1)]),
-], ids=['bom-crlf', 'blanks', 'blanks-in-name', 'repeated', 'unicode', 'commas', 'blanks-between'])
+], ids=['bom-crlf', 'blanks', 'blanks-in-name', 'repeated', 'unicode', 'dots', 'commas', 'blanks-between'])
 def test_harmless_variety_is_read(tmp_path, text, multi_label, expected):
     images = read_list(write(tmp_path, text), 3, multi_label)
     assert images == [ListedImage(*row) for row in expected]
@@ -70,6 +71,8 @@ def test_harmless_variety_is_read(tmp_path, text, multi_label, expected):
     ('C:/a.png 0', False, "Windows drive in 'C:/a.png'"),
     ('images\\a.png 0', False, 'backslash'),
     ('x/../../a.png 0', False, r"leaves the image folder by \.\."),
+    ('../a.png 0', False, r"leaves the image folder by \.\."),
+    ('a/.. 0', False, r"leaves the image folder by \.\."),
     ('a.png 0\n\na.png 1', False, r"line 3: 'a.png' has the label 1, but 0 in line 1"),
     (b'\xff\xfea\x00', False, 'not text in UTF-8'),
 ])
