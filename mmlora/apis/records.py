@@ -208,7 +208,7 @@ def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 
 def _backbone_name(model: Mapping[str, Any]) -> str:
-    """Return type and architecture of a backbone, such as ``VitSR_LoRA base``."""
+    """Return type and architecture of a backbone, such as ``VitSR_LoRA base``; ``4x96`` is depth and width."""
     model = model.get('module') or model  # Inside test-time augmentation.
     names = []
     backbone = model.get('backbone') or model
@@ -218,7 +218,7 @@ def _backbone_name(model: Mapping[str, Any]) -> str:
         if isinstance(arch, str):
             names.append(arch)
         elif isinstance(arch, Mapping):
-            names.append(' '.join(str(arch[key]) for key in ('num_layers', 'depths', 'embed_dims') if key in arch))
+            names.append('x'.join(str(arch[key]) for key in ('num_layers', 'depths', 'embed_dims') if key in arch))
     return ' '.join(names)
 
 

@@ -75,7 +75,7 @@ def test_last_intermediate_and_best_are_told_apart(run, tmp_path):
     assert record['metrics'] == pytest.approx(metrics)
     assert record['test']['images'] == 36 and record['test']['majority_rate'] == pytest.approx(100 / 3)
     labels = dict(method='LoRA-r2', dataset_name='toy', shot=12, split=None, seed=0, config='tiny_vit.py',
-                  backbone='VisionTransformer 2 16')
+                  backbone='VisionTransformer 2x16')
     assert {name: record[name] for name in labels} == labels
     assert record['trainable_parameters'] == sum(
         t.numel() for t in tiny.load(best)['state_dict'].values())
@@ -118,7 +118,7 @@ def test_repeating_replaces_and_another_way_of_testing_adds(run):
     ways = [(r['protocol']['tta'], r['protocol']['amp']) for r in read_records(folder / RESULTS)]
     assert ways == [(False, False), (True, False), (False, True)]
     (folder / RESULTS).unlink()
-    run_test(cfg, str(best), record=False)
+    tiny.call_tool('test', folder / 'tiny_vit.py', best, '--no-record')
     assert not (folder / RESULTS).exists()
 
 
