@@ -1,7 +1,10 @@
 """Ranks from batches of training data."""
 
 import copy
+import json
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,6 +323,23 @@ class TestRun:
         other = train(cfg, work_dir=str(tmp_path / 'numbers'))
         first_state, other_state = one.model.state_dict(), other.model.state_dict()
         assert all(torch.equal(first_state[key], other_state[key]) for key in first_state)
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    store = f'file://{folder}/store'
+    torch.distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    table = settle_ranks(config(Path(folder)))
+    (Path(folder) / f'{rank}.json').write_text(json.dumps(dict(table=table.to_dict(), read=len(READ))))
+    torch.distributed.destroy_process_group()
+
+
+def test_one_process_measures_and_all_get_its_table(files, tmp_path):
+    shutil.copy(files / 'vit.pth', tmp_path)
+    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
+    assert one['table'] == two['table'] == settle_ranks(config(files)).to_dict()
+    assert (one['read'], two['read']) == (32, 0)
 
 
 class TestTool:
