@@ -142,7 +142,8 @@ def check_data(cfg: Config) -> DataReport:
                 dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
         except FileNotFoundError as error:
             report.problems.append(str(error))
-        except ValueError as error:
+        except (ValueError, AssertionError, KeyError, RuntimeError, TypeError) as error:
+            # What constructors raise for options that do not fit, mmpretrain's own among them.
             report.problems.append(f'{name}: {error}')
         else:
             report.loaders.append(_inspect(name, dataset, head_classes(cfg), report))

@@ -95,6 +95,9 @@ def test_empty_classes_are_counted(vtab, tmp_path):
 @pytest.mark.parametrize('dataset, message', [
     (dict(type='VTAB1k', name='dtd'), 'train_dataloader: no folder dtd'),
     (dict(type='VTAB1k', name='eurosat', split='val'), 'train_dataloader: .*needs n_shot'),
+    (dict(type='VTAB1k', name='eurosat', shots=1), "train_dataloader: .*argument 'shots'"),
+    (dict(), 'train_dataloader: .*must contain the key "type"'),
+    (dict(type='CustomDataset', data_root='{root}', data_prefix='eurosat/few_shot_exps'), 'train_dataloader: Found 0'),
     (dict(type='CustomDataset', data_root='{root}', data_prefix='valid'),
      r"train_dataloader: there is no '.*/valid'. Its place is set by train_dataloader.dataset.data_root, .ann_file"),
     (dict(type='CustomDataset', data_root='{root}', ann_file='gone.txt', data_prefix=''),
