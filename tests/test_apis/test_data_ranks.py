@@ -6,6 +6,9 @@ import random
 import shutil
 from pathlib import Path
 
+import mmlora  # noqa: F401  (first: a process of its own imports this file without conftest.py)
+
+# isort: split
 import numpy as np
 import pytest
 import torch
@@ -334,6 +337,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_one_process_measures_and_all_get_its_table(files, tmp_path):
     shutil.copy(files / 'vit.pth', tmp_path)
     torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
