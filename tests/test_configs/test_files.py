@@ -158,3 +158,9 @@ def test_which_configs_use_spu():
     for name in LEAVES:
         types = [hook.type for hook in catalogue.load(name).custom_hooks]
         assert types == ['StepSeedHook', *([] if 'swin' in name else ['SPUHook'])]
+
+
+def test_the_published_spu_is_the_same_everywhere():
+    hooks = [catalogue.load(name).custom_hooks for name in catalogue.sr_lora() if 'published-code/sr-lora_vit' in name]
+    assert len(hooks) == 5 and all(found == hooks[0] for found in hooks)  # test_runs.py trains with one of them
+    assert [(hook.per, hook.targets) for hook in hooks[0][1:]] == [('forward', 'attn.qkv'), ('iteration', 'attn.proj')]

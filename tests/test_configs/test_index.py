@@ -2,6 +2,8 @@
 
 import itertools
 import re
+import shutil
+import subprocess
 
 import catalogue
 import pytest
@@ -11,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS, MODELS
 
 from mmlora.apis import settle_variables
+from mmlora.apis.variables import describe_variables
 from mmlora.models.backbones.skeleton import Skeleton
 
 README = (catalogue.CONFIGS / 'sr_lora' / 'README.md').read_text(encoding='utf-8')
@@ -145,6 +148,20 @@ def test_commands_name_what_exists(root, command):
             assert f"'{word}'" in tool
         elif word.startswith('configs/') and '<' not in word:
             assert (root / word).is_file()
+
+
+def test_the_loop_trains_and_tests_every_config_with_every_list(tmp_path):
+    (loop,) = re.findall(r'^```sh\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
+    shutil.copytree(catalogue.CONFIGS / 'sr_lora', tmp_path / 'configs' / 'sr_lora')
+    said = 'python() { echo "$@"; }\n' + loop
+    lines = subprocess.run(['bash', '-c', said], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    words = [line.split() for line in lines.splitlines()]
+    trained, tested = ([w for w in words if w[0] == f'tools/{tool}.py'] for tool in ('train', 'test'))
+    assert len(trained) == len(tested) == 22 * 5
+    for one, other in zip(trained, tested, strict=True):
+        stem, split = one[1].rsplit('/', 1)[1].removesuffix('.py'), one[4].removeprefix('split=')
+        assert one[1] == other[1] and f'sr_lora/{stem}' in LEAVES
+        assert other[2] == f'work_dirs/{stem}/{describe_variables(dict(shot=1, split=int(split)))}/epoch_20.pth'
 
 
 @pytest.mark.parametrize('text', [README, PAPERS], ids=['README', 'from_the_papers'])

@@ -82,8 +82,34 @@ def test_published_pipelines():
         cfg = catalogue.load(f'sr_lora/sr-lora_vit-base-p16_in21k-pre_1xb4-coslr-20e_{data}')
         return [step.type for step in cfg.train_dataloader.dataset.pipeline[1:-1]]
 
+    by_type = {step['type']: step for name in catalogue.sr_lora()
+               for step in catalogue.load(name).train_dataloader.dataset.pipeline}
+    pillow = dict(backend='pillow', interpolation='bicubic')
+    assert by_type['RandomResizedCrop'] == dict(type='RandomResizedCrop', scale=384, **pillow)
+    assert by_type['RandomFlip'] == dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    assert by_type['ColorJitter'] == dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4)
+    # 0.2 * 384 is no whole number; the published code cuts it off.
+    assert by_type['Cutout'] == dict(type='Cutout', shape=76, pad_val=128, prob=0.5)
     crop, flip = 'RandomResizedCrop', 'RandomFlip'
     assert steps('medfmc-chest') == [crop, flip]
     assert steps('vtab1k-svhn') == [crop, flip, 'ColorJitter', 'Cutout']
     for name in ('eurosat', 'patch-camelyon', 'diabetic-retinopathy'):
         assert steps(f'vtab1k-{name}') == [crop]
+
+
+@pytest.mark.parametrize('name', catalogue.sr_lora(), ids=catalogue.short)
+def test_normalisation_and_metrics(name):
+    cfg = catalogue.load(name)
+    mean, std = dict(
+        vtab1k=([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]),
+        medfmc=([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    )[cfg.dataset_name.split('-')[0]]
+    assert cfg.data_preprocessor == dict(mean=mean, std=std, to_rgb=True)
+    metrics = [metric.type for metric in cfg.test_evaluator]
+    if cfg.model.head.type == 'MultiLabelLinearClsHead':
+        assert metrics == ['MeanAveragePrecision', 'ROCAUC'] and cfg.test_evaluator[1].mode == 'multilabel'
+    elif 'colon' in name:
+        assert metrics == ['Accuracy', 'ROCAUC'] and cfg.test_evaluator[1].mode == 'multiclass'
+    else:
+        assert metrics[:2] == ['Accuracy', 'BalancedAccuracy']
+        assert metrics[2:] == (['CohenKappa'] if 'retinopathy' in name else [])

@@ -1,4 +1,4 @@
-"""A config from training to the tested checkpoint, with a tiny backbone and generated images in the published layout."""
+"""Configs from training to the tested checkpoint, with tiny backbones and generated images in the published layout."""
 
 import json
 import math
