@@ -108,7 +108,8 @@ def describe_run(cfg: Config) -> dict[str, Any]:
     """Return the labels of a run: ``method``, ``dataset_name``, ``config``, ``shot``, ``split``.
 
     Where the config has no variable ``method`` or ``dataset_name``, the name of its file and the data set's type and
-    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` may be None.
+    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` is the number of a
+    few-shot list, or None.
 
     Args:
         cfg: A whole config.
@@ -124,7 +125,7 @@ def describe_run(cfg: Config) -> dict[str, Any]:
         dataset_name=_text(cfg.get('dataset_name')) or (f'{kind}-{root}' if root else kind),
         config=f'{stem}.py' if stem else None,
         shot=shot,
-        split=cfg.get('split', train.get('exp')),
+        split=None if shot == 'full' else cfg.get('split', train.get('exp')),
     )
 
 

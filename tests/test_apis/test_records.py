@@ -210,7 +210,7 @@ def test_majority_rate():
 
 
 @pytest.mark.parametrize('variables, labels', [
-    (dict(shot=None, split=2), dict(shot='full', split=2, dataset_name='VTAB1k-eurosat')),
+    (dict(shot=None, split=2), dict(shot='full', split=None, dataset_name='VTAB1k-eurosat')),
     (dict(method='A', dataset_name='b'), dict(method='A', dataset_name='b', shot=5, split=3)),
 ])
 def test_labels_of_a_run(variables, labels):
