@@ -108,8 +108,8 @@ def describe_run(cfg: Config) -> dict[str, Any]:
     """Return the labels of a run: ``method``, ``dataset_name``, ``config``, ``shot``, ``split``.
 
     Where the config has no variable ``method`` or ``dataset_name``, the name of its file and the data set's type and
-    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` is the number of a
-    few-shot list, or None.
+    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` is the number of
+    a few-shot list, or None.
 
     Args:
         cfg: A whole config.
