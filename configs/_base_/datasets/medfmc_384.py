@@ -23,7 +23,7 @@ train_dataloader = dict(
         ],
     ),
 )
-# No validation: the weights of the last epoch are tested.
+# No validation: the weights of the last epoch are tested. configs/sr_lora/README.md shows how to validate with split='val'.
 test_dataloader = dict(
     batch_size=32,
     num_workers=4,

@@ -29,6 +29,7 @@ train_dataloader = dict(
     ),
 )
 # No validation: the weights of the last epoch are tested. The published code selects the epoch on the test images.
+# configs/sr_lora/README.md shows how to select it with split='val'.
 test_dataloader = dict(
     batch_size=32,
     num_workers=4,
