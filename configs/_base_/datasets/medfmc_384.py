@@ -23,7 +23,8 @@ train_dataloader = dict(
         ],
     ),
 )
-# No validation: the weights of the last epoch are tested. configs/sr_lora/README.md shows how to validate with split='val'.
+# No validation: the weights of the last epoch are tested. configs/sr_lora/README.md shows how to choose an epoch with
+# split='val'.
 test_dataloader = dict(
     batch_size=32,
     num_workers=4,
