@@ -1,13 +1,16 @@
 """What changes a frozen weight: adapted linears, the injector, freezing, merging and the parameter report."""
 
+from .adapted import AdaptedLayer, adapter_modules
 from .at_rank import at_rank, sub_rank_layers
 from .freeze import adapter_parameter_names, freeze
 from .injector import adapted_layers, inject, inject_exact
 from .kinds import KINDS
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
-from .merging import merge_adapters, merged_state_dict, unmerge_adapters
+from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
 from .report import ParameterReport, parameter_report
+from .rlrr import RLRRLinear
+from .scale_shift import ScaleShift, ScaleShiftConv2d, ScaleShiftLayerNorm, inject_scale_shift
 from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
 from .spu import DISTRIBUTIONS, draw_sub_ranks
@@ -18,21 +21,29 @@ __all__ = [
     'KINDS',
     'ROWS',
     'SCALINGS',
+    'AdaptedLayer',
     'LoRALinear',
     'LowRankLinear',
     'ParameterReport',
+    'RLRRLinear',
+    'ScaleShift',
+    'ScaleShiftConv2d',
+    'ScaleShiftLayerNorm',
     'SlicedLoRALinear',
     'SubRankLinear',
     'adapted_layers',
+    'adapter_modules',
     'adapter_parameter_names',
     'at_rank',
     'draw_sub_ranks',
     'freeze',
     'inject',
     'inject_exact',
+    'inject_scale_shift',
     'merge_adapters',
     'merged_state_dict',
     'parameter_report',
     'sub_rank_layers',
+    'to_plain',
     'unmerge_adapters',
 ]

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 import torch.nn as nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .injector import adapted_layers
+from .adapted import adapter_modules
 
 
 def adapter_parameter_names(model: nn.Module) -> set[str]:
     """Return the names of all parameters that adapters have added to a model."""
     return {
         f'{name}.{own}' if name else own
-        for name, layer in adapted_layers(model).items()
+        for name, layer in adapter_modules(model).items()
         for own in layer.adapter_parameters()
     }
 

@@ -2,5 +2,6 @@
 
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
+from .rlrr import RLRRLinear
 
-KINDS: dict[str, type[LowRankLinear]] = {'lora': LoRALinear}
+KINDS: dict[str, type[LowRankLinear]] = {'lora': LoRALinear, 'rlrr': RLRRLinear}

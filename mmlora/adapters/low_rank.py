@@ -1,7 +1,8 @@
 """The adapted linear: an ``nn.Linear`` whose frozen weight carries a low-rank change.
 
 Subclasses say what the change is (:meth:`LowRankLinear.delta`) and how it is applied without forming it
-(:meth:`LowRankLinear.change`); merging, saving and loading are written once, here.
+(:meth:`LowRankLinear.change`). A kind that changes more than the weight, or is applied in another way, brings
+``changed`` and ``forward`` of its own; merging, saving and loading are written once, in :mod:`.adapted`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adapted import AdaptedLayer
+
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 SAME_FORWARD = {'mmcv.cnn.bricks.wrappers.Linear'}
 """Subclasses of ``nn.Linear`` with a ``forward`` of their own that computes the same."""
 
 
-class LowRankLinear(nn.Linear):
+class LowRankLinear(AdaptedLayer, nn.Linear):
     """A frozen linear layer with a learned low-rank change.
 
     The frozen tensors keep the names ``weight`` and ``bias``, so that a plain checkpoint loads without a key mapping.
@@ -41,6 +44,12 @@ class LowRankLinear(nn.Linear):
     fused: ClassVar['type[LowRankLinear] | None'] = None
     """The class that takes the place of this one on a fused projection (q, k and v in one weight)."""
 
+    additive: ClassVar[bool] = True
+    """Whether the change is the scaled product of the factors, B A, whatever W is."""
+
+    default_rank: ClassVar[int] = 8
+    """Rank where none is given."""
+
     def __init__(
         self,
         in_features: int,
@@ -51,14 +60,7 @@ class LowRankLinear(nn.Linear):
         lora_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
-        self.weight.requires_grad_(False)
-        if self.bias is not None:
-            self.bias.requires_grad_(False)
-        if lora_dtype is None:
-            half = self.weight.dtype in (torch.float16, torch.bfloat16)
-            lora_dtype = torch.float32 if half else self.weight.dtype
-        self.lora_dtype = lora_dtype
-        self.register_buffer('_pristine', None, persistent=False)
+        self._prepare(lora_dtype)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **kwargs: Any) -> 'LowRankLinear':
@@ -84,22 +86,7 @@ class LowRankLinear(nn.Linear):
             dtype=weight.dtype,
             **kwargs,
         )
-        module.weight, module.bias = weight, linear.bias
-        for name, parameter in module.adapter_parameters().items():
-            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device=weight.device)))
-        module.weight.requires_grad_(False)
-        if module.bias is not None:
-            module.bias.requires_grad_(False)
-        module.reset_adapter()
-        return module.train(linear.training)
-
-    def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """Return the learned tensors by their names within this layer."""
-        return {n: p for n, p in self.named_parameters(recurse=False) if n.startswith(self.prefix)}
-
-    def reset_adapter(self) -> None:
-        """Draw the learned tensors anew, such that the change is zero."""
-        raise NotImplementedError
+        return module._take_over(linear)
 
     def delta(self) -> Tensor:
         """Return the dense change of the weight, ``(out_features, in_features)``, for merging and tests."""
@@ -140,39 +127,14 @@ class LowRankLinear(nn.Linear):
                     raise ValueError(f'{letter} of slice {name!r} is {tuple(old.shape)} here, got {tuple(new.shape)}')
                 old.copy_(new)
 
-    @property
-    def merged(self) -> bool:
-        """Whether ``weight`` holds ``W + delta`` at present."""
-        return self._pristine is not None
+    def changed(self) -> tuple[Tensor, Tensor | None]:
+        """Return ``W + delta`` and the bias."""
+        weight, delta = self.frozen_weight, self.delta()
+        return weight.to(torch.promote_types(delta.dtype, weight.dtype)) + delta, self.frozen_bias
 
-    @property
-    def frozen_weight(self) -> Tensor:
-        """W, merged or not."""
-        return self.weight if self._pristine is None else self._pristine
-
-    @torch.no_grad()
-    def merge(self) -> 'LowRankLinear':
-        """Write ``W + delta`` into ``weight``; does nothing when merged already.
-
-        Raises:
-            ValueError: The change is not finite.
-        """
-        if self.merged:
-            return self
-        delta = self.delta()
-        if not torch.isfinite(delta).all():
-            raise ValueError('the low-rank change holds values that are not finite; merging it would spoil the weight')
-        self._pristine = self.weight.detach().clone()
-        self.weight.copy_(self._pristine.to(torch.promote_types(delta.dtype, self.weight.dtype)) + delta)
-        return self
-
-    @torch.no_grad()
-    def unmerge(self) -> 'LowRankLinear':
-        """Restore W bit for bit; does nothing when not merged."""
-        if self.merged:
-            self.weight.copy_(self._pristine)
-            self._pristine = None
-        return self
+    def to_plain(self) -> nn.Linear:
+        """Return a plain layer that computes the same, in the type of the frozen weight."""
+        return self._filled(nn.Linear(self.in_features, self.out_features, device='meta'))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the frozen layer and the change, ``(..., in_features) -> (..., out_features)``.
@@ -183,19 +145,5 @@ class LowRankLinear(nn.Linear):
         y = F.linear(x, self.weight, self.bias)
         if self._pristine is None:
             return y + self.change(x).to(y.dtype)
-        if self.training and torch.is_grad_enabled():
-            raise RuntimeError('a merged layer cannot be trained, its factors get no gradient: call unmerge() first')
+        self._refuse_if_trained()
         return y
-
-    def _refuse_if_merged(self, what: str) -> None:
-        if self.merged:
-            raise ValueError(f'{what} on a merged layer would leave a stale weight: call unmerge() first')
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.merged:
-            destination[prefix + 'weight'] = self._pristine
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._refuse_if_merged('load_state_dict')
-        super()._load_from_state_dict(*args, **kwargs)

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 import torch.nn as nn
 
-from .injector import adapted_layers
+from .adapted import adapter_modules
+from .low_rank import LowRankLinear
 
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """One adapted layer: its name, class, rank of each slice ('' for the whole weight) and learned parameters."""
+    """One adapted layer: its name, class, rank of each slice ('' for the whole weight) and learned parameters.
+
+    A layer that is scaled and shifted has no rank.
+    """
 
     module: str
     kind: str
@@ -38,7 +42,8 @@ class ParameterReport:
         lines = [f'{self.trainable:,} of {self.total:,} parameters learn ({share:.2f} %)']
         for row in self.rows:
             ranks = ' '.join(f'{name}={r}' if name else str(r) for name, r in row.ranks.items())
-            lines.append(f'  {row.module:<40} {row.kind:<18} rank {ranks:<12} {row.trainable:>10,}')
+            rank = f'rank {ranks}' if ranks else ''
+            lines.append(f'  {row.module:<40} {row.kind:<18} {rank:<17} {row.trainable:>10,}')
         lines += [f'  {name:<40} {"":<18} {"":<17} {count:>10,}' for name, count in self.others.items()]
         return '\n'.join(lines)
 
@@ -47,10 +52,11 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     """Count the parameters of a model, shared ones once."""
     parameters = dict(model.named_parameters())
     rows, seen = [], set()
-    for name, layer in adapted_layers(model).items():
+    for name, layer in adapter_modules(model).items():
         own = layer.adapter_parameters()
+        ranks = layer.ranks if isinstance(layer, LowRankLinear) else {}
         rows.append(
-            ModuleRow(name, type(layer).__name__, layer.ranks, sum(p.numel() for p in own.values() if p.requires_grad))
+            ModuleRow(name, type(layer).__name__, ranks, sum(p.numel() for p in own.values() if p.requires_grad))
         )
         seen.update(id(p) for p in own.values())
     return ParameterReport(
