@@ -65,7 +65,8 @@ class ScaleShift(AdaptedLayer):
             raise ValueError(f'unknown init {init!r}: choose one of {sorted(INITS)}')
         if self.weight is None:
             raise ValueError(
-                f'a {self.plain.__name__} without a weight of its own takes no scale and shift, which could not be merged'
+                f'a {self.plain.__name__} without a weight of its own takes no scale and shift: nothing could hold '
+                'them once merged'
             )
         self.init = init
         self._prepare(lora_dtype)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..datasets.seeded import SampleIndex, SeededDataset
 from ..io.checkpoint import load_checkpoint
 from ..io.weights import unwrap
+from ..models.backbones.adapt import slices_of
 from ..models.backbones.load_guard import LoadGuard
 from ..models.backbones.ranks import model_size
 from ..randomness import derive_seed, seed_all, seeded
@@ -84,7 +85,7 @@ def _measure(
         layers = {name: modules[name] for name in flatten_sites(kind.adapter_sites(backbone))}
         weights = {name: layer.weight.detach() for name, layer in layers.items()}
         shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        pieces = pieces_of(shapes, backbone.get('lora_slices', 'qv'), backbone.get('rank_per', 'layer'))
+        pieces = pieces_of(shapes, slices_of(backbone, kind), backbone.get('rank_per', 'layer'))
         steps = (partial(_loss, model, batch) for batch in training_batches(cfg, seed, count))
         values = resolve_criterion(criterion).measure(pieces, layers, steps)
     source = f'{count} batches of {cfg.train_dataloader.batch_size}, seed {seed}'

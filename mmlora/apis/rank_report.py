@@ -10,7 +10,7 @@ from ..io.attention import find_linear_weights
 from ..io.site_weights import count_parameters
 from ..io.spectrum_cache import SpectrumCache
 from ..io.weights import load_state_dict
-from ..models.backbones.adapt import check_slices
+from ..models.backbones.adapt import check_slices, slices_of
 from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, resolve_criterion
 from .settle import adapted_backbones, settle_ranks
 from .unknown_types import explain_unknown_types
@@ -106,10 +106,10 @@ def ranks_from_config(
     """
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
-    found = [backbone for backbone, _ in adapted_backbones(cfg.get('model', {}))]
+    found = list(adapted_backbones(cfg.get('model', {})))
     if len(found) != 1:
         raise ValueError(f'the config has {len(found)} adapted backbones, but ranks are chosen for one')
-    backbone = found[0]
+    backbone, kind = found[0]
     if criterion is not None:
         resolve_criterion(criterion)
         for name, value in dict(lora_ranks=criterion, rank_budget=budget, rank_per=rank_per or 'layer').items():
@@ -121,4 +121,4 @@ def ranks_from_config(
     if table is None:
         raise ValueError(f'the config has numbers already, lora_ranks={backbone.get("lora_ranks")!r}: give a criterion')
     scaling = dict(alpha=backbone.get('lora_alpha', 1.0), scaling=backbone.get('lora_scaling', 'alpha/r'))
-    return table, dict(scaling, slices=backbone.get('lora_slices', 'qv'))
+    return table, dict(scaling, slices=slices_of(backbone, kind))

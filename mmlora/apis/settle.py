@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
+from ..models.backbones.adapt import slices_of
 from ..models.backbones.ranks import (
     is_symbolic,
     pretrained_checkpoint,
@@ -101,7 +102,7 @@ def _settle(
         kind.adapter_sites(backbone),
         own or other,
         budget,
-        backbone.get('lora_slices', 'qv'),
+        slices_of(backbone, kind),
         backbone.get('rank_per', 'layer'),
         lambda: build_skeleton(kind.bare_config(backbone)),
     )
@@ -113,7 +114,8 @@ def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | Non
         return backbone['lora_ranks']
     if hook is not None:
         return hook.get('criterion', 'stable_rank')
-    return inspect.signature(kind).parameters['lora_ranks'].default
+    default = inspect.signature(kind).parameters['lora_ranks'].default
+    return kind.default_ranks(backbone) if default is None else default
 
 
 def _announce(asked: Any, table: RankTable, sites: list, checkpoint: str) -> None:

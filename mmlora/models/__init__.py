@@ -1,5 +1,5 @@
 """Models: adapted backbones."""
 
-from .backbones import AdaptedBackbone, SwinSR_LoRA, VitSR_LoRA
+from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA
 
-__all__ = ['AdaptedBackbone', 'SwinSR_LoRA', 'VitSR_LoRA']
+__all__ = ['AdaptedBackbone', 'RLRRSwin', 'RLRRViT', 'SwinSR_LoRA', 'VitSR_LoRA']

@@ -198,7 +198,10 @@ def _takes(rank: Rank, own: Mapping[str, int]) -> bool:
 
 
 def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:
-    """Return the spectrum of the scaled change, from the factors alone, or None while it is zero."""
+    """Return the spectrum of the change, or None while it is zero; from the factors alone where they say it all."""
+    if not layer.additive:
+        delta = layer.delta().detach()
+        return spectrum(delta, reads='norms') if delta.any() else None
     factors = layer.factors()
     scalings = layer.scalings
     a = torch.cat([pair[0] for pair in factors.values()])

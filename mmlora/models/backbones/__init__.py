@@ -1,7 +1,9 @@
 """Adapted backbones."""
 
 from .adapted import AdaptedBackbone
+from .rlrr_swin import RLRRSwin
+from .rlrr_vit import RLRRViT
 from .swin_sr_lora import SwinSR_LoRA
 from .vit_sr_lora import VitSR_LoRA
 
-__all__ = ['AdaptedBackbone', 'SwinSR_LoRA', 'VitSR_LoRA']
+__all__ = ['AdaptedBackbone', 'RLRRSwin', 'RLRRViT', 'SwinSR_LoRA', 'VitSR_LoRA']

@@ -9,7 +9,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
-from ...adapters import adapter_parameter_names, freeze, inject_exact
+from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_scale_shift
 from ...ranks import RankTable
 from ...ranks.nested import Rank
 from .load_guard import LoadGuard
@@ -24,6 +24,7 @@ def adapt_backbone(
     slices: Sequence[str] | None = 'qv',
     kind: str = 'lora',
     frozen: bool = True,
+    scale_shift: Sequence[str] = (),
     **kwargs: Any,
 ) -> None:
     """Adapt the modules that a rank table names, in place, and let nothing else learn.
@@ -35,8 +36,10 @@ def adapt_backbone(
         scaling: As in :class:`mmlora.adapters.LoRALinear`.
         dropout: Of the input of A.
         slices: Adapted slices of a fused projection.
-        kind: Kind of adapter.
+        kind: Kind of adapter. One without scaling and dropout takes no others than the defaults.
         frozen: False lets the whole backbone learn beside the adapters.
+        scale_shift: Patterns of the normalisation and convolution layers whose output is scaled and shifted; they
+            start as the kind does.
         **kwargs: Further arguments of the kind.
 
     Raises:
@@ -50,7 +53,10 @@ def adapt_backbone(
             'position embedding anew after loading it'
         )
     ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
-    inject_exact(backbone, ranks, kind, slices, alpha=alpha, scaling=scaling, dropout=dropout, **kwargs)
+    options = _options(kind, dict(alpha=alpha, scaling=scaling, dropout=dropout)) | kwargs
+    inject_exact(backbone, ranks, kind, slices, **options)
+    if scale_shift:
+        inject_scale_shift(backbone, scale_shift, kwargs.get('init', 'published'), kwargs.get('lora_dtype'))
     if frozen:
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())
@@ -58,6 +64,44 @@ def adapt_backbone(
     _check_that_adapters_learn(backbone)
     if not any(ranks.values()):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
+
+
+def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments that a kind of adapter takes; the others must say nothing."""
+    known = inspect.signature(check_kind(kind)).parameters
+    for name, value in given.items():
+        if name not in known and value != inspect.signature(adapt_backbone).parameters[name].default:
+            raise ValueError(f'adapters of the kind {kind!r} have no {name}, got {value!r}: leave lora_{name} out')
+    return {name: value for name, value in given.items() if name in known}
+
+
+def check_kind(kind: str) -> type:
+    """Return the class of a kind of adapter.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
+    return KINDS[kind]
+
+
+def slices_of(cfg: Mapping[str, Any], kind: Any) -> Any:
+    """Return the adapted slices of fused projections from the config of a backbone and what builds it."""
+    return cfg.get('lora_slices', getattr(kind, 'default_slices', 'qv'))
+
+
+def look_up_arch(zoo: Mapping[str, Any], arch: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of an architecture, given by name or as they are.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if not isinstance(arch, str):
+        return arch
+    if arch.lower() not in zoo:
+        raise ValueError(f'unknown arch {arch!r}: choose one of {sorted(zoo)} or give a dict')
+    return zoo[arch.lower()]
 
 
 def _adapts(rank: Rank) -> bool:

@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_keywords, check_slices
+from .adapt import adapt_backbone, check_keywords, check_kind, check_slices
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -17,7 +17,7 @@ from .skeleton import build_skeleton
 def AdaptedBackbone(
     backbone: Mapping[str, Any],
     targets: str | Sequence[str],
-    lora_ranks: Any = 8,
+    lora_ranks: Any = None,
     rank_budget: Mapping[str, float] | None = None,
     lora_alpha: float = 1.0,
     lora_scaling: str | float = 'alpha/r',
@@ -27,6 +27,8 @@ def AdaptedBackbone(
     frozen: bool = True,
     init_cfg: Mapping[str, Any] | None = None,
     rank_per: str = 'layer',
+    scale_shift: Sequence[str] = (),
+    adapter_cfg: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Build a backbone and adapt it. What is returned is the backbone itself: no wrapper and so no key prefix.
@@ -35,17 +37,20 @@ def AdaptedBackbone(
         backbone: Config of the backbone, with its ``init_cfg``. A bare ``type`` is looked up in mmpretrain.
         targets: Which linear layers to adapt: names, suffixes (``'attn.qkv'``) or regular expressions.
         lora_ranks: One number, a mapping from module to rank (on a fused projection a rank may be a mapping from slice
-            to rank), a criterion such as ``'stable_rank'``, a ``ranks.json`` or a checkpoint.
+            to rank), a criterion such as ``'stable_rank'``, a ``ranks.json`` or a checkpoint. By default 8 for LoRA
+            and 1 for RLRR.
         rank_budget: As in :func:`mmlora.ranks.check_budget`, for ranks from a criterion.
         lora_alpha: Numerator of the scaling.
         lora_scaling: ``'alpha/r'``, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
-        lora_dropout: Of the input of A, in [0, 1).
+        lora_dropout: Of the input of A, in [0, 1). Scaling and dropout are LoRA's alone.
         lora_slices: Which of q, k and v are adapted in a layer named ``qkv``; None adapts such a layer as one weight.
         kind: A name in :data:`mmlora.adapters.KINDS`.
         frozen: False lets the backbone learn beside the adapters.
         init_cfg: Takes the place of that of the inner backbone.
         rank_per: ``'layer'`` values a fused projection as one weight, ``'slice'`` q, k and v by their own rows. For
             ranks from a criterion.
+        scale_shift: Which normalisation and convolution layers are scaled and shifted, by patterns as in ``targets``.
+        adapter_cfg: Further arguments of the kind, such as ``dict(init='identity')`` for RLRR.
         **unknown: Refused.
 
     Raises:
@@ -57,7 +62,7 @@ def AdaptedBackbone(
     inner = _bare_config(dict(backbone=backbone, init_cfg=init_cfg))
     model = PRETRAIN_MODELS.build(inner)
     table = resolve_ranks(
-        lora_ranks,
+        check_kind(kind).default_rank if lora_ranks is None else lora_ranks,
         select(targets, linear_names(model)),
         pretrained_checkpoint(inner.get('init_cfg')),
         rank_budget,
@@ -65,7 +70,8 @@ def AdaptedBackbone(
         rank_per,
         lambda: model,
     )
-    adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen)
+    own = dict(adapter_cfg or {})
+    adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen, scale_shift, **own)
     return model
 
 
@@ -83,5 +89,11 @@ def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
     return select(cfg['targets'], linear_names(build_skeleton(_bare_config(cfg))))
 
 
+def _default_ranks(cfg: Mapping[str, Any]) -> int:
+    """Return the rank that a config without one means."""
+    return check_kind(cfg.get('kind', 'lora')).default_rank
+
+
 AdaptedBackbone.adapter_sites = _adapter_sites
+AdaptedBackbone.default_ranks = _default_ranks
 AdaptedBackbone.bare_config = _bare_config

@@ -4,6 +4,7 @@ mmengine only logs missing and misshapen keys, so that a typing error in a prefi
 The guard is a load hook of the backbone itself and so works for ``init_cfg``, ``load_from``, resume and test alike.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch.nn as nn
@@ -14,6 +15,9 @@ from ...io.published import convert_published
 
 DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
 """Buffers that follow from the architecture; a checkpoint may lack them."""
+
+LEARNED = re.compile(r'(^|\.)(lora|rlrr|ssf)_[^.]*$')
+"""The names of learned tensors, of whatever kind of adapter."""
 
 
 class LoadGuard:
@@ -60,7 +64,7 @@ class LoadGuard:
             )
 
     def _check_factors(self, own: dict, factors: set[str], given: dict) -> None:
-        found = {key for key in given if '.lora_' in key}
+        found = {key for key in given if LEARNED.search(key)}
         if not found:
             return
         missing, extra = sorted(factors - found), sorted(found - factors)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch.nn as nn
 
-from .adapt import adapt_backbone, check_keywords, check_slices
+from .adapt import adapt_backbone, check_keywords, check_slices, look_up_arch
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -86,11 +86,7 @@ class SRLoRA:
         Raises:
             ValueError: The architecture is unknown.
         """
-        arch = cfg.get('arch', 'base')
-        if isinstance(arch, str):
-            if arch.lower() not in cls.arch_zoo:
-                raise ValueError(f'unknown arch {arch!r}: choose one of {sorted(cls.arch_zoo)} or give a dict')
-            arch = cls.arch_zoo[arch.lower()]
+        arch = look_up_arch(cls.arch_zoo, cfg.get('arch', 'base'))
         ends = cls.attention + (('ffn.layers.0.0', 'ffn.layers.1') if cfg.get('ffn') else ())
         return cls._sites(arch, ends)
 

@@ -1,0 +1,29 @@
+"""RLRR on a vision transformer; see :mod:`.rlrr`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmpretrain.models import VisionTransformer
+
+from ...registry import MODELS, register
+from .rlrr import RLRR
+
+
+@register(MODELS, 'RLRR-ViT')
+class RLRRViT(RLRR, VisionTransformer):
+    """mmpretrain's ``VisionTransformer`` with the arguments of :class:`RLRR`.
+
+    RLRR on qkv (q, k and v with scales of their own), proj and both layers of the feed-forward network; scale and shift
+    on both normalisations of a block, the final one and the patch embedding. Ranks are
+    ``[[qkv, proj, fc1, fc2], ...]``.
+    """
+
+    bare = VisionTransformer
+    linears = ('attn.qkv', 'attn.proj', 'ffn.layers.0.0', 'ffn.layers.1')
+    scale_shift = ('ln1', 'ln2', 'patch_embed.projection')
+    default_slices = 'qkv'
+    default_drop_mode = 'dropout'
+
+    @classmethod
+    def _sites(cls, arch: Mapping[str, Any]) -> list:
+        return [[f'layers.{block}.{end}' for end in cls.linears] for block in range(arch['num_layers'])]
