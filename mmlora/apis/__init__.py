@@ -1,5 +1,6 @@
 """What the tools and Python users call."""
 
+from .merge import merge_checkpoint
 from .rank_curve import rank_curve
 from .rank_report import parse_budget, ranks_from_checkpoint
 from .settle import settle_ranks
@@ -9,6 +10,7 @@ from .truncate import truncate_checkpoint
 from .variables import settle_variables
 
 __all__ = [
+    'merge_checkpoint',
     'parse_budget',
     'prepare_test_cfg',
     'prepare_train_cfg',

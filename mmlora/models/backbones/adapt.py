@@ -9,7 +9,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
-from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_scale_shift
+from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_scale_shift, to_plain
 from ...ranks import RankTable
 from ...ranks.nested import Rank
 from .load_guard import LoadGuard
@@ -119,6 +119,16 @@ def _check_that_adapters_learn(backbone: nn.Module) -> None:
             f'{len(switched_off)} adapter tensors off, the first: {switched_off[0]}. Leave frozen_stages out: '
             'the whole backbone is frozen but for its adapters'
         )
+
+
+def deploy(backbone: nn.Module) -> None:
+    """Put plain layers in the place of the adapted ones; the function stays the same, and nothing is left to load.
+
+    Args:
+        backbone: An adapted backbone; changed in place.
+    """
+    to_plain(backbone)
+    backbone.__dict__.pop('rank_table', None)
 
 
 def find_adapted(model: nn.Module) -> dict[str, nn.Module]:

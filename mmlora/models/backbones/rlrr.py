@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 import torch.nn as nn
 from mmcv.cnn.bricks import DropPath
 
-from ...adapters import to_plain
-from .adapt import adapt_backbone, check_keywords, look_up_arch
+from .adapt import adapt_backbone, check_keywords, deploy, look_up_arch
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -130,8 +129,7 @@ class RLRR:
         ``state_dict()`` then loads strictly into the backbone without adapters (:meth:`merged_config`).
         mmpretrain's ``tools/model_converters/reparameterize_model.py`` calls it.
         """
-        to_plain(self)
-        self.__dict__.pop('rank_table', None)
+        deploy(self)
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode and return self; no weight changes."""

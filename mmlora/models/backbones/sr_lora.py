@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch.nn as nn
 
-from .adapt import adapt_backbone, check_keywords, check_slices, look_up_arch
+from .adapt import adapt_backbone, check_keywords, check_slices, deploy, look_up_arch
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -102,6 +102,13 @@ class SRLoRA:
 
     def _prepare_loading(self) -> None:
         """Register load hooks that must come before the check of the keys."""
+
+    def switch_to_deploy(self) -> None:
+        """Put plain layers in the place of the adapted ones; the function stays the same.
+
+        mmpretrain's ``tools/model_converters/reparameterize_model.py`` calls it.
+        """
+        deploy(self)
 
     def train(self, mode: bool = True) -> nn.Module:
         """Set the mode and return self; no weight changes."""

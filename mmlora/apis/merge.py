@@ -1,0 +1,148 @@
+"""Merging a trained checkpoint: a plain model of the same size and speed as without adapters, for any kind of them."""
+
+import copy
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from safetensors.torch import save
+from torch import Tensor
+
+from ..adapters import adapter_modules, merged_state_dict
+from ..engine.adaptation import check_scalings
+from ..engine.hooks.strict_load_hook import compare_keys
+from ..io.atomic import write_bytes, write_text
+from ..io.checkpoint import load_checkpoint
+from ..io.plain import plain_checkpoint
+from ..io.weights import unwrap
+from ..registry import MODELS
+from ..version import __version__
+from .settle import adapted_backbones, settle_ranks
+from .variables import settle_variables
+
+TOLERANCE = 1e-9
+"""Largest difference of an output in float64, relative to the largest output."""
+
+HEADER = '# Config without adapters, for the merged weights of'
+
+OURS = ('StableRankHook', 'SPUHook')
+"""Hooks that need adapters."""
+
+
+def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path]:
+    """Write a trained model without its adapters, and the config of it.
+
+    The merged weights are loaded strictly into the plain model and compared with the adapted one on random images, in
+    float64, before anything is written.
+
+    Args:
+        cfg: The config of the checkpoint; it is not changed.
+        checkpoint: The trained checkpoint of the whole model.
+        out: The file to write: ``.pth`` keeps the classes in its meta, ``.safetensors`` holds the weights alone.
+
+    Returns:
+        The weights, and the config beside them (the same name, ending in ``.py``), with which ``tools/test.py`` and
+        mmpretrain take them.
+
+    Raises:
+        ValueError: ``out`` has another ending or would take the place of another file, the checkpoint does not fit the
+            config, the model has no adapters, or the plain model does not compute the same.
+        FileNotFoundError: There is no such checkpoint.
+    """
+    if Path(out).suffix not in ('.pth', '.safetensors'):
+        raise ValueError(f'{out!r} must end in .pth or .safetensors')
+    config = Path(out).with_suffix('.py')
+    if config.exists() and not config.read_text(encoding='utf-8').startswith(HEADER):
+        raise ValueError(f'{config}, where the config of the merged model goes, is another file: choose another name')
+    if Path(out).exists() and Path(checkpoint).exists() and Path(out).samefile(checkpoint):
+        raise ValueError(f'{out!r} is the checkpoint itself, whose adapters would be lost: choose another name')
+    trained = load_checkpoint(checkpoint)
+    cfg = copy.deepcopy(cfg)
+    settle_variables(cfg)
+    settle_ranks(cfg, checkpoint=checkpoint)
+    plain_cfg, size = _plain_config(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        model, plain = MODELS.build(cfg.model), MODELS.build(plain_cfg.model)
+    _load(model, trained, checkpoint)
+    if not adapter_modules(model):
+        raise ValueError('the model of the config has no adapters, so there is nothing to merge')
+    kinds = sorted({type(layer).__name__ for layer in adapter_modules(model).values()})
+    types = {key: value.dtype for key, value in model.state_dict().items()}
+    merged = merged_state_dict(model.double())
+    _check_same(model, plain.double(), merged, size)
+    weight_of = {key: key if key in types else key.removesuffix('bias') + 'weight' for key in merged}
+    state = {key: value.to(types[weight_of[key]]).contiguous() for key, value in merged.items()}
+    weights = _write(out, state, trained, kinds)
+    return weights, write_text(config, f'{HEADER} {checkpoint}\n{plain_cfg.pretty_text}')
+
+
+def _plain_config(cfg: Config) -> tuple[Config, Any]:
+    """Return the config without adapters, and the size of the images that its backbone expects."""
+    plain = copy.deepcopy(cfg)
+    size = 224
+    for backbone, kind in list(adapted_backbones(plain.model)):
+        bare = getattr(kind, 'merged_config', kind.bare_config)(backbone)
+        size = bare.get('img_size', size)
+        bare.pop('init_cfg', None)  # The weights are in the checkpoint.
+        bare['type'] = bare['type'] if isinstance(bare['type'], str) else bare['type'].__name__
+        backbone.clear()
+        backbone.update(bare)
+    plain.pop('rank_table', None)
+    hooks = [hook for hook in plain.get('custom_hooks') or () if str(hook.get('type')).rpartition('.')[2] not in OURS]
+    plain['custom_hooks'] = hooks
+    return plain, size
+
+
+def _load(model: nn.Module, trained: Mapping[str, Any], where: str) -> None:
+    state = unwrap(trained, where)
+    report = compare_keys(model, state)
+    if report:
+        raise ValueError(f'{where} does not fit the model of the config: {report}')
+    check_scalings(model, (trained.get('meta') or {}).get('mmlora'))
+    model.load_state_dict(state, strict=True)
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, plain: nn.Module, merged: Mapping[str, Tensor], size: Any) -> None:
+    """Load the merged weights into the plain model and compare the outputs of both.
+
+    Raises:
+        ValueError: The keys or the outputs differ.
+    """
+    report = compare_keys(plain, merged)
+    if report:
+        raise ValueError(
+            f'the merged weights do not fit the plain model: {report}. Where only biases are too many, adapted layers '
+            'without a bias got one by merging: switch it on in the plain backbone, and adapt that'
+        )
+    plain.load_state_dict(merged, strict=True)
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    plain.eval()
+    for one, other in zip(_tensors(model(images)), _tensors(plain(images)), strict=True):
+        difference = float((one - other).abs().max())
+        if not difference <= TOLERANCE * max(1.0, float(one.abs().max())):
+            raise ValueError(f'the merged model does not compute the same: outputs differ by {difference:.3g}')
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    return [tensor for part in output for tensor in _tensors(part)]
+
+
+def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds: list[str]) -> Path:
+    if Path(out).suffix == '.safetensors':
+        return write_bytes(out, save(state, metadata={'format': 'pt'}))
+    old = trained.get('meta') or {}
+    meta = {key: old[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in old}
+    meta['mmlora'] = dict(version=__version__, merged=kinds)
+    content = io.BytesIO()
+    torch.save(plain_checkpoint(dict(meta=meta, state_dict=state)), content)
+    return write_bytes(out, content.getvalue())
