@@ -20,6 +20,9 @@ TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmlora', locat
 METRICS = Registry('metric', parent=root.METRICS, scope='mmlora', locations=['mmlora.evaluation'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmlora', locations=['mmlora.engine'])
 OPTIMIZERS = Registry('optimizer', parent=root.OPTIMIZERS, scope='mmlora', locations=['mmlora.engine'])
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler', parent=root.PARAM_SCHEDULERS, scope='mmlora', locations=['mmlora.engine']
+)
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmlora', locations=['mmlora.engine'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
 
@@ -31,6 +34,7 @@ _TWINS = {
     id(METRICS): pretrain.METRICS,
     id(HOOKS): pretrain.HOOKS,
     id(OPTIMIZERS): pretrain.OPTIMIZERS,
+    id(PARAM_SCHEDULERS): pretrain.PARAM_SCHEDULERS,
     id(LOOPS): pretrain.LOOPS,
     id(OPTIM_WRAPPERS): pretrain.OPTIM_WRAPPERS,
 }

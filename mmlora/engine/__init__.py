@@ -1,4 +1,4 @@
-"""Hooks, loops and optimizer wrappers."""
+"""Hooks, loops, optimizer wrappers and schedules."""
 
 from .hooks import (
     AccumulationHook,
@@ -13,6 +13,7 @@ from .hooks import (
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
+from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 
 __all__ = [
     'AccumulationHook',
@@ -21,6 +22,8 @@ __all__ = [
     'CompileHook',
     'EpochTrainLoop',
     'IterTrainLoop',
+    'LateCosineRestartLR',
+    'LateWarmupCosineLR',
     'MuonAdamW',
     'ProtocolHook',
     'SPUHook',
