@@ -10,6 +10,7 @@ from .low_rank import LowRankLinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
 from .report import ParameterReport, parameter_report
 from .rlrr import RLRRLinear
+from .rlrr_conv import RLRRConv2d, inject_rlrr_conv
 from .scale_shift import ScaleShift, ScaleShiftConv2d, ScaleShiftLayerNorm, inject_scale_shift
 from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
@@ -25,6 +26,7 @@ __all__ = [
     'LoRALinear',
     'LowRankLinear',
     'ParameterReport',
+    'RLRRConv2d',
     'RLRRLinear',
     'ScaleShift',
     'ScaleShiftConv2d',
@@ -39,6 +41,7 @@ __all__ = [
     'freeze',
     'inject',
     'inject_exact',
+    'inject_rlrr_conv',
     'inject_scale_shift',
     'merge_adapters',
     'merged_state_dict',

@@ -73,7 +73,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
     nested = nest_ranks(table.ranks, sites)
-    backbone['lora_ranks'] = table.ranks if isinstance(sites[0], str) else nested
+    backbone['lora_ranks'] = nested if sites and not isinstance(sites[0], str) else table.ranks
     for name in ('rank_budget', 'rank_per'):
         backbone.pop(name, None)
     cfg['rank_table'] = table.to_dict()

@@ -10,12 +10,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from mmlora.adapters import (
+    RLRRConv2d,
     RLRRLinear,
     ScaleShiftConv2d,
     ScaleShiftLayerNorm,
     adapter_parameter_names,
     freeze,
     inject,
+    inject_rlrr_conv,
     inject_scale_shift,
     merge_adapters,
     merged_state_dict,
@@ -44,13 +46,20 @@ CASES = {
     'norm': (ScaleShiftLayerNorm.from_layer, lambda: nn.LayerNorm(8, dtype=DTYPE), dict(), X),
     'norm_no_bias': (ScaleShiftLayerNorm.from_layer, lambda: nn.LayerNorm(8, bias=False, dtype=DTYPE), dict(), X),
     'conv': (ScaleShiftConv2d.from_layer, lambda: nn.Conv2d(3, 4, 2, 2, dtype=DTYPE), dict(), (2, 3, 6, 6)),
+    'rlrr_conv': (
+        RLRRConv2d.from_conv, lambda: nn.Conv2d(3, 4, (3, 2), 2, dtype=DTYPE), dict(rank=2), (2, 3, 6, 6)
+    ),
+    'rlrr_conv_no_bias': (
+        RLRRConv2d.from_conv, lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False, dtype=DTYPE), dict(),
+        (2, 4, 6, 6)
+    ),
     'conv_no_bias': (
         ScaleShiftConv2d.from_layer,
         lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False, padding_mode='reflect', dtype=DTYPE),
         dict(),
         (2, 4, 6, 6),
     ),
-}
+}  # fmt: skip
 
 
 def build(case: str, **kwargs) -> tuple[nn.Module, nn.Module, torch.Tensor]:
@@ -98,10 +107,11 @@ class TestInvariants:
         fill(adapted)
         twin = copy.deepcopy(plain)
         weight, bias = adapted.changed()
-        twin.weight, twin.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        twin.weight = nn.Parameter(weight.detach())
+        twin.bias = None if bias is None else nn.Parameter(bias.detach())
         torch.testing.assert_close(adapted(x), twin(x), rtol=0, atol=1e-10)
         deployed = adapted.to_plain()
-        assert type(deployed) is type(plain) and deployed.bias is not None
+        assert type(deployed) is type(plain) and (deployed.bias is None) == (bias is None)
         torch.testing.assert_close(deployed(x), adapted(x), rtol=0, atol=1e-10)
 
     def test_merge_unmerge(self, case):
@@ -112,8 +122,8 @@ class TestInvariants:
         adapted.merge()
         adapted.merge()
         weight, bias = adapted.changed()
-        assert not torch.allclose(adapted.weight, plain.weight) and adapted.bias is not None
-        torch.testing.assert_close((adapted.weight, adapted.bias), (weight, bias), rtol=0, atol=0)
+        assert not torch.allclose(adapted.weight, plain.weight) and (adapted.bias is None) == (bias is None)
+        assert torch.equal(adapted.weight, weight) and (bias is None or torch.equal(adapted.bias, bias))
         torch.testing.assert_close(adapted(x), before, rtol=0, atol=1e-10)
         merged = adapted.state_dict()
         assert list(merged) == list(state) and all(torch.equal(merged[k], state[k]) for k in state)
@@ -189,7 +199,8 @@ class TestInvariants:
         y.sum().backward()
         weight = adapted.weight.clone()
         adapted.eval().merge()
-        assert adapted.bias.dtype == torch.bfloat16 and torch.equal(adapted.unmerge().weight, weight)
+        assert {p.dtype for p in (adapted.weight, adapted.bias) if p is not None} == {torch.bfloat16}
+        assert torch.equal(adapted.unmerge().weight, weight)
 
     def test_compiles_into_one_graph(self, case):
         _, adapted, x = build(case)
@@ -276,6 +287,20 @@ class TestGolden:
         layer.merge()
         torch.testing.assert_close(layer.weight.data, z['merged_weight'], rtol=0, atol=1e-12)
         torch.testing.assert_close(layer.bias.data, z['merged_bias'], rtol=0, atol=1e-12)
+
+    def test_convolution(self, golden):
+        z = self.read(golden, 'conv')
+        layer = self.set(
+            RLRRConv2d(3, 4, 3, padding=1, bias=False, dtype=DTYPE), weight=z['weight'], rlrr_in=z['scale_col'],
+            rlrr_out=z['scale_line'],
+        )  # fmt: skip
+        y = layer(z['x'])
+        (y * z['gy']).sum().backward()
+        for ours, theirs in (
+            (y, 'y'), (layer.rlrr_in.grad, 'grad_scale_col'), (layer.rlrr_out.grad, 'grad_scale_line'),
+            (layer.merge().weight.data, 'merged_weight'),
+        ):  # fmt: skip
+            torch.testing.assert_close(ours, z[theirs], rtol=0, atol=1e-12)
 
     def test_two_layers(self, golden):
         z = self.read(golden, 'mlp')
@@ -367,6 +392,9 @@ BAD = {
     'another_layer': (lambda: ScaleShiftLayerNorm.from_layer(nn.GroupNorm(1, 8)), TypeError, 'GroupNorm'),
     'twice': (lambda: ScaleShiftLayerNorm.from_layer(ScaleShiftLayerNorm(8)), TypeError, 'ScaleShiftLayerNorm'),
     'no_match': (lambda: inject_scale_shift(Net(), ['nrom']), ValueError, "'nrom'.*norm"),
+    'conv_rank': (lambda: inject_rlrr_conv(Net(), ['stem'], rank=13), ValueError, r'stem.*1\.\.12.*got 13'),
+    'conv_init': (lambda: RLRRConv2d(3, 4, 3, init='none'), ValueError, "'none'"),
+    'conv_no_match': (lambda: inject_rlrr_conv(Net(), ['qkv']), ValueError, "'qkv' matches no convolution"),
     'one_layer': (lambda: to_plain(RLRRLinear(8, 12)), ValueError, 'itself'),
 }  # fmt: skip
 

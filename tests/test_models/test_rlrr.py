@@ -290,6 +290,17 @@ class TestAdaptedBackbone:
         x = torch.randn(2, 3, 8, 8)
         assert torch.equal(model(x)[0], named(x)[0])
 
+    @pytest.mark.parametrize(('depth', 'name'), [(18, 'ResNet-18_r1_all_convs'), (50, 'ResNet-50_r1_all_convs')])
+    def test_convolutions_alone(self, golden, depth, name):
+        counts = json.loads((golden / 'rlrr' / 'param_counts.json').read_text())
+        convs = [r'.*conv\d', r'.*downsample\.0']
+        with Skeleton():
+            model = MODELS.build(dict(
+                type='AdaptedBackbone', kind='rlrr', targets=[], rlrr_convs=convs,
+                backbone=dict(type='ResNet', depth=depth),
+            ))  # fmt: skip
+        assert parameter_report(model).trainable == counts[name]
+
     def test_lora_keeps_its_rank_of_8(self):
         inner = dict(type='VisionTransformer', **VIT)
         inner['arch'] = dict(inner['arch'], embed_dims=16)

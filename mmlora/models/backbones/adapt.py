@@ -9,7 +9,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
-from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_scale_shift, to_plain
+from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_rlrr_conv, inject_scale_shift, to_plain
 from ...ranks import RankTable
 from ...ranks.nested import Rank
 from .load_guard import LoadGuard
@@ -25,6 +25,7 @@ def adapt_backbone(
     kind: str = 'lora',
     frozen: bool = True,
     scale_shift: Sequence[str] = (),
+    convs: Sequence[str] = (),
     **kwargs: Any,
 ) -> None:
     """Adapt the modules that a rank table names, in place, and let nothing else learn.
@@ -40,6 +41,7 @@ def adapt_backbone(
         frozen: False lets the whole backbone learn beside the adapters.
         scale_shift: Patterns of the normalisation and convolution layers whose output is scaled and shifted; they
             start as the kind does.
+        convs: Patterns of the convolutions with RLRR of rank 1, which start as the kind does.
         **kwargs: Further arguments of the kind.
 
     Raises:
@@ -55,8 +57,11 @@ def adapt_backbone(
     ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
     options = _options(kind, dict(alpha=alpha, scaling=scaling, dropout=dropout)) | kwargs
     inject_exact(backbone, ranks, kind, slices, **options)
+    start = {name: kwargs[name] for name in ('init', 'lora_dtype') if name in kwargs}
+    if convs:
+        inject_rlrr_conv(backbone, convs, **start)
     if scale_shift:
-        inject_scale_shift(backbone, scale_shift, kwargs.get('init', 'published'), kwargs.get('lora_dtype'))
+        inject_scale_shift(backbone, scale_shift, **start)
     if frozen:
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())

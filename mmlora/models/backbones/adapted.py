@@ -28,6 +28,7 @@ def AdaptedBackbone(
     init_cfg: Mapping[str, Any] | None = None,
     rank_per: str = 'layer',
     scale_shift: Sequence[str] = (),
+    rlrr_convs: Sequence[str] = (),
     adapter_cfg: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> nn.Module:
@@ -50,6 +51,7 @@ def AdaptedBackbone(
         rank_per: ``'layer'`` values a fused projection as one weight, ``'slice'`` q, k and v by their own rows. For
             ranks from a criterion.
         scale_shift: Which normalisation and convolution layers are scaled and shifted, by patterns as in ``targets``.
+        rlrr_convs: Which convolutions get RLRR of rank 1, by patterns as in ``targets``, which may be empty then.
         adapter_cfg: Further arguments of the kind, such as ``dict(init='identity')`` for RLRR.
         **unknown: Refused.
 
@@ -70,8 +72,19 @@ def AdaptedBackbone(
         rank_per,
         lambda: model,
     )
-    own = dict(adapter_cfg or {})
-    adapt_backbone(model, table, lora_alpha, lora_scaling, lora_dropout, lora_slices, kind, frozen, scale_shift, **own)
+    adapt_backbone(
+        model,
+        table,
+        lora_alpha,
+        lora_scaling,
+        lora_dropout,
+        lora_slices,
+        kind,
+        frozen,
+        scale_shift,
+        rlrr_convs,
+        **(adapter_cfg or {}),
+    )
     return model
 
 
