@@ -1,7 +1,7 @@
 """RLRR of a convolution: its kernel is scaled as a matrix whose rows and columns each hold one axis of the kernel.
 
-The published code (CVPR 2024, arXiv 2403.19067) sees a kernel ``(out, in, kh, kw)`` as the matrix ``(out * kh, in * kw)``
-and rescales it as the weight of a linear layer; the bias is left alone::
+The published code (CVPR 2024, arXiv 2403.19067) sees a kernel ``(out, in, kh, kw)`` as a matrix of
+``(out * kh, in * kw)`` and rescales it as the weight of a linear layer; the bias is left alone::
 
     W'[o, i, a, b] = W[o, i, a, b] * (1 + sum_k S_out[o * kh + a, k] * S_in[k, i * kw + b])
 """

@@ -38,7 +38,7 @@ def describe_adaptation(model: nn.Module, settled: Mapping[str, Any] | None = No
         'scalings': {name: _plain(layer.scalings) for name, layer in layers.items()},
     }
     backbones = list(find_adapted(model).values())
-    if len(backbones) == 1:
+    if len(backbones) == 1 and backbones[0].rank_table.rows:
         own = backbones[0].rank_table
         fits = settled and RankTable.from_dict(settled, 'cfg.rank_table').ranks == own.ranks
         about['rank_table'] = dict(settled) if fits else own.to_dict()

@@ -9,7 +9,16 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
-from ...adapters import KINDS, adapter_parameter_names, freeze, inject_exact, inject_rlrr_conv, inject_scale_shift, to_plain
+from ...adapters import (
+    KINDS,
+    adapter_modules,
+    adapter_parameter_names,
+    freeze,
+    inject_exact,
+    inject_rlrr_conv,
+    inject_scale_shift,
+    to_plain,
+)
 from ...ranks import RankTable
 from ...ranks.nested import Rank
 from .load_guard import LoadGuard
@@ -67,7 +76,7 @@ def adapt_backbone(
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
     _check_that_adapters_learn(backbone)
-    if not any(ranks.values()):
+    if not adapter_modules(backbone):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
 
 
