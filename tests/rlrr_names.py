@@ -6,8 +6,12 @@ VIT = dict(
     arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16),
     img_size=8, patch_size=4, norm_cfg=dict(type='LN', eps=1e-6),
 )  # fmt: skip
+SWIN = dict(
+    arch=dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4]), img_size=32, window_size=4, out_indices=(1,),
+    drop_path_rate=0.0,
+)  # fmt: skip
 
-# Published names of a ViT -> ours. {} is the number of a block, and what stands for one of q, k, v is filled by hand.
+# Published names of a ViT -> ours, with dots at the end of those of whole layers.
 BASE = {
     'embeddings.position_embeddings': 'pos_embed',
     'embeddings.cls_token': 'cls_token',

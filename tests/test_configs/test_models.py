@@ -95,8 +95,8 @@ def test_the_shrunk_model_learns(name):
     loss.backward()
     assert loss.isfinite()
     silent = [key for key, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    # A fresh B is zero, so that A gets no gradient in the first step.
-    assert [key for key in silent if '.lora_A' not in key] == []
+    # A fresh B, or S_in, is zero, so that the other factor gets no gradient in the first step.
+    assert [key for key in silent if '.lora_A' not in key and '.rlrr_out' not in key] == []
     with torch.no_grad():
         predicted = model.eval()(torch.randn(2, 3, size, size), samples, mode='predict')
     assert predicted[0].pred_score.shape == (cfg.model.head.num_classes,)

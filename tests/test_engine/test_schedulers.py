@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmpretrain.registry import MODELS
-from rlrr_names import VIT, vit_name
+from rlrr_names import SWIN, VIT, swin_name, vit_name
 
 TIMM = dict(type='LateWarmupCosineLR')
 RESTARTS = dict(type='LateCosineRestartLR')
@@ -71,20 +71,23 @@ def test_the_schedule_of_the_configs(golden, root):
     assert cfg.train_cfg.max_epochs == len(wanted)
 
 
-def test_what_decays(golden, root):
+@pytest.mark.parametrize(('kind', 'name', 'ours', 'shape'), [
+    ('vit', 'vit-base-p16', vit_name, VIT), ('swin', 'swin-base-w7', swin_name, SWIN),
+])  # fmt: skip
+def test_what_decays(golden, root, kind, name, ours, shape):
     init_default_scope('mmpretrain')
-    groups = json.loads((golden / 'rlrr' / 'vit_tiny_param_groups.json').read_text())
+    groups = json.loads((golden / 'rlrr' / f'{kind}_tiny_param_groups.json').read_text())
     base = root / 'configs' / '_base_'
     cfg = Config.fromfile(base / 'schedules' / 'rlrr_adamw_110e.py')
-    model = copy.deepcopy(Config.fromfile(base / 'models' / 'rlrr_vit-base-p16.py').model)
-    model.backbone.update(VIT)
-    model.head.update(in_channels=8, num_classes=3)
+    model = copy.deepcopy(Config.fromfile(base / 'models' / f'rlrr_{name}.py').model)
+    model.backbone.update(shape)
+    model.head.update(in_channels=8 if kind == 'vit' else 16, num_classes=3)
     model = MODELS.build(model)
     model.init_weights()
-    assert not model.head.fc.weight.any() and not model.head.fc.bias.any()
+    assert model.head.fc.weight.any() == (kind == 'swin') and not model.head.fc.bias.any()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     decay = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
     for key, value in (('decay', 5e-5), ('no_decay', 0)):
-        wanted = {f'head.fc.{n[5:]}' if n.startswith('head.') else f'backbone.{vit_name(n)}' for n in groups[key]}
+        wanted = {f'head.fc.{n[5:]}' if n.startswith('head.') else f'backbone.{ours(n)}' for n in groups[key]}
         learned = {name for name, p in model.named_parameters() if p.requires_grad and decay[id(p)] == value}
         assert learned == wanted, key

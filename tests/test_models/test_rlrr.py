@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmpretrain.models import SwinTransformer, VisionTransformer
 from mmpretrain.registry import MODELS
-from rlrr_names import VIT, swin_name, vit_name
+from rlrr_names import SWIN, VIT, swin_name, vit_name
 
 from mmlora.adapters import (
     RLRRLinear,
@@ -27,10 +27,6 @@ from mmlora.adapters import (
 from mmlora.models import RLRRSwin, RLRRViT
 from mmlora.models.backbones.skeleton import Skeleton
 
-SWIN = dict(
-    arch=dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4]), img_size=32, window_size=4, out_indices=(1,),
-    drop_path_rate=0.0,
-)  # fmt: skip
 
 def read(golden, name: str) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(v) for k, v in np.load(golden / 'rlrr' / f'{name}.npz').items() if v.dtype.kind in 'fi'}
