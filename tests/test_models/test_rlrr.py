@@ -25,6 +25,7 @@ from mmlora.adapters import (
     parameter_report,
 )
 from mmlora.models import RLRRSwin, RLRRViT
+from mmlora.models.backbones.adapt import find_adapted
 from mmlora.models.backbones.skeleton import Skeleton
 
 
@@ -330,3 +331,23 @@ def test_bad_arguments(case):
     cfg, error, match = BAD[case]
     with pytest.raises(error, match=match):
         MODELS.build(copy.deepcopy(cfg))
+
+
+@pytest.mark.parametrize('kind', ['VitSR_LoRA', 'RLRRViT'])
+def test_mmpretrain_deploys_the_backbone(kind):
+    """What its reparameterize_model.py does with a classifier."""
+    torch.manual_seed(0)
+    model = MODELS.build(dict(
+        type='ImageClassifier', backbone=dict(type=kind, lora_ranks=1, **VIT),
+        head=dict(type='LinearClsHead', in_channels=8, num_classes=3),
+    ))  # fmt: skip
+    model.eval()
+    for name in sorted(adapter_parameter_names(model)):
+        nn.init.normal_(model.get_parameter(name), std=0.3)
+    x = torch.randn(2, 3, 8, 8)
+    expected = model(x)
+    model.backbone.switch_to_deploy()
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    plain = VisionTransformer(**VIT)
+    plain.load_state_dict(model.backbone.state_dict(), strict=True)
+    assert not find_adapted(model)
