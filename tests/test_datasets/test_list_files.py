@@ -114,3 +114,9 @@ def test_message_on_missing_images_counts_and_names(tmp_path):
         check_images_exist(tmp_path, ['a.png', 'b', 'c', 'd', 'e', 'e'], 'x.txt')
     with pytest.raises(FileNotFoundError, match='there is no folder'):
         check_images_exist(tmp_path / 'none', ['a.png'], 'x.txt')
+
+
+def test_names_that_a_disk_lists_in_other_letters_are_there(tmp_path, monkeypatch):
+    (tmp_path / 'a.png').touch()
+    monkeypatch.setattr('mmlora.datasets.list_files._names_in', lambda folder: {'A.PNG'})
+    assert missing_images(tmp_path, ['a.png', 'b.png']) == ['b.png']
