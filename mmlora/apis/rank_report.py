@@ -11,7 +11,8 @@ from ..io.site_weights import count_parameters
 from ..io.spectrum_cache import SpectrumCache
 from ..io.weights import load_state_dict
 from ..models.backbones.adapt import check_slices
-from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, resolve_criterion
+from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, check_rank_per, resolve_criterion
+from ..ranks.allocate import check_total
 from .settle import adapted_backbones, settle_ranks
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
@@ -64,9 +65,12 @@ def ranks_from_checkpoint(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint, or holds no attention weights of a known layout.
+        ValueError: The criterion, the budget or the granularity is not valid; or the file is no checkpoint, or holds no
+            attention weights of a known layout.
     """
     check_slices(slices)
+    check_rank_per(rank_per, slices)
+    check_total(criterion, budget)
     state = load_state_dict(path)
     weights, layouts = find_linear_weights(state, ffn)
     if not weights:
