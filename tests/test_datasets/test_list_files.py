@@ -82,6 +82,12 @@ def test_faults_are_quoted(tmp_path, text, multi_label, message):
     assert 'list.txt' in str(error.value)
 
 
+def test_long_lines_are_quoted_in_part(tmp_path):
+    with pytest.raises(ValueError, match=r"line 1: 'a.png 1 1 .*'\.\.\. has no label") as error:
+        read_list(write(tmp_path, 'a.png ' + '1 ' * 20000 + 'x'))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
 def test_unknown_number_of_classes(tmp_path):
     assert read_list(write(tmp_path, 'a.png 700'))[0].label == 700
     with pytest.raises(ValueError, match='below 0'):
