@@ -206,6 +206,17 @@ def test_width_of_several_labels_must_be_exact(lists):
     assert label_problem(custom(lists), 4) is None
 
 
+@pytest.mark.parametrize('label, several, message', [
+    (-1, False, 'has the label -1 below 0'), (-100, False, 'has the label -100 below 0'),
+    ([0, -1], True, 'has the label -1 below 0'), ([], True, None),
+])
+def test_labels_below_0_do_not_fit(lists, label, several, message):
+    content = dict(metainfo=dict(classes=['a', 'b']), data_list=[dict(img_path='a.png', gt_label=label)])
+    (lists / 'below.json').write_text(json.dumps(content))
+    problem = label_problem((MultiLabelDataset if several else BaseDataset)('below.json', data_root=str(lists)), 2)
+    assert (message in problem) if message else problem is None
+
+
 def test_wrappers_are_looked_through(lists):
     dataset = custom(lists)
     init_default_scope('mmpretrain')
