@@ -130,11 +130,14 @@ def _result(entry: Mapping[str, Any], file: Path, metric: str) -> Result:
     value = entry['metrics'][metric]
     if isinstance(value, (list, dict, str)):
         raise ValueError(f'{metric} in {file} is not a number: {value}')
-    value = math.nan if value is None else float(value)
+    value = math.nan if value is None or not math.isfinite(value) else float(value)
     protocol, test = entry['protocol'], entry['test']
-    text = str(protocol.get('selection'))
+    text = protocol['selection']
     if entry.get('trained_on') not in (None, entry['dataset_name']):
         text += f', trained on {entry["trained_on"]}'
+    cut = protocol.get('truncated')
+    if cut:
+        text += ', ranks cut to ' + ' '.join(f'{name} {value}' for name, value in cut.items() if value is not None)
     text += ', TTA' * bool(protocol.get('tta')) + ', AMP' * bool(protocol.get('amp'))
     rate = test.get('majority_rate')
     return Result(

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_cpu
-from .learning import announce_learning
 from .labels import check_labels
+from .learning import announce_learning
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks

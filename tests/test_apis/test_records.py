@@ -256,7 +256,9 @@ def test_values_that_are_not_finite_become_nothing(tmp_path, runs):
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=Listed(dict(img_path='a', gt_label=0))),
                              model=torch.nn.Linear(2, 2))
     metrics = {'auc/per_class': [1.0, float('nan')], 'auc/mean': float('nan'), 'n': np.int64(3)}
-    record = make_record(cfg, runner, 'nowhere.pth', {}, metrics)
+    cut = dict(rank=None, fraction=0.5)
+    record = make_record(cfg, runner, 'nowhere.pth', dict(mmlora=dict(truncated=cut)), metrics)
+    assert record['protocol']['truncated'] == cut
     assert record['metrics'] == {'auc/per_class': [1.0, None], 'auc/mean': None, 'n': 3}
     assert record['checkpoint'] == dict(name='nowhere.pth', sha256=None)
     assert read_records(write_record(tmp_path, record)) == [record]
@@ -268,8 +270,9 @@ def test_tests_that_end_together_both_count(tmp_path, monkeypatch):
         return write_text(path, text)
 
     monkeypatch.setattr('mmlora.apis.records.write_text', slow_write)
-    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={}, protocol={},
-                  test=dict(config={}))
+    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={},
+                  protocol=dict(selection='unknown', at=None, on_test=None),
+                  test=dict(config={}, list=None, images=1, majority_rate=None))
     with ThreadPoolExecutor(4) as pool:
         for number in range(4):
             pool.submit(write_record, tmp_path, dict(record, checkpoint=dict(name=str(number))))
