@@ -116,6 +116,7 @@ def ranks_from_config(
     backbone = found[0]
     if criterion is not None:
         resolve_criterion(criterion)
+        cfg.custom_hooks = []  # StableRankHook could ask for others
         for name, value in dict(lora_ranks=criterion, rank_budget=budget, rank_per=rank_per or 'layer').items():
             backbone[name] = value  # one by one: the update of a config would merge two budgets
     elif budget is not None or rank_per is not None:

@@ -44,8 +44,9 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         The rank table, or None where the config has no adapted backbone, or only numbers and no checkpoint.
 
     Raises:
-        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or there are several
-            adapted backbones and not all of them have numbers.
+        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or the backbone and
+            StableRankHook ask for different ranks; or there are several adapted backbones and not all of them have
+            numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
     found = list(adapted_backbones(cfg.get('model', {})))
@@ -66,8 +67,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     if table is not None:
         _announce(ranks, table, sites, checkpoint)
     elif is_symbolic(ranks):
-        budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-        table = _settle(cfg, backbone, kind, ranks, budget, checkpoint)
+        table = _settle(cfg, backbone, kind, ranks, _budget(backbone, hook), checkpoint)
     else:
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
@@ -109,11 +109,28 @@ def _settle(
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:
     """Return the ranks that a config asks for: its own, those of the hook, or the default of the backbone."""
-    if backbone.get('lora_ranks') is not None:
-        return backbone['lora_ranks']
+    own, other = backbone.get('lora_ranks'), (hook or {}).get('criterion')
+    if own is not None:
+        if is_symbolic(own) and other is not None:  # numbers are those of a dumped config, settled already
+            _refuse_two('lora_ranks', own, 'criterion', other)
+        return own
     if hook is not None:
-        return hook.get('criterion', 'stable_rank')
+        return other or 'stable_rank'
     return inspect.signature(kind).parameters['lora_ranks'].default
+
+
+def _budget(backbone: Mapping[str, Any], hook: Mapping[str, Any] | None) -> Mapping[str, float] | None:
+    own, other = backbone.get('rank_budget'), (hook or {}).get('budget')
+    if own is not None and other is not None:
+        _refuse_two('rank_budget', own, 'budget', other)
+    return other if own is None else own
+
+
+def _refuse_two(name: str, own: Any, of_hook: str, other: Any) -> None:
+    if str(own) != str(other):
+        raise ValueError(
+            f'the backbone has {name}={own!r}, StableRankHook has {of_hook}={other!r}: give one of the two, or the same'
+        )
 
 
 def _announce(asked: Any, table: RankTable, sites: list, checkpoint: str) -> None:

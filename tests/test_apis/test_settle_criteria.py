@@ -11,6 +11,7 @@ from mmpretrain.registry import HOOKS, MODELS
 
 from mmlora.adapters import adapted_layers
 from mmlora.apis import parse_budget, ranks_from_checkpoint, settle_ranks
+from mmlora.apis.rank_report import ranks_from_config
 from mmlora.engine.adaptation import describe_adaptation
 from mmlora.engine.rank_check import check_ranks, other_weights
 from mmlora.ranks import RankTable
@@ -102,6 +103,25 @@ class TestCriteria:
         hook = dict(type='StableRankHook', criterion='random@2', budget=dict(params=1000, multiple_of=4))
         table = settle_ranks(config(backbone(files), custom_hooks=[hook]))
         assert {row.criterion for row in table.rows} == {'random@2'} and all(r % 4 == 0 for r in table.ranks.values())
+
+    @pytest.mark.parametrize(
+        ('own', 'hook', 'match'),
+        [
+            (dict(lora_ranks='stable_rank'), dict(criterion='energy@0.9'), "'stable_rank'.*criterion='energy@0.9'"),
+            (dict(lora_ranks='in21k-vit-b'), dict(criterion='stable_rank'), "'in21k-vit-b'.*'stable_rank'"),
+            (dict(rank_budget=dict(mean_rank=2)), dict(budget=dict(mean_rank=3)), "rank_budget=.*2.*budget=.*3"),
+        ],
+    )
+    def test_the_hook_does_not_ask_for_other_ranks_than_the_backbone(self, files, own, hook, match):
+        cfg = config(backbone(files, **own), custom_hooks=[dict(type='StableRankHook', **hook)])
+        with pytest.raises(ValueError, match=match):
+            settle_ranks(cfg)
+
+    def test_backbone_and_hook_may_ask_for_the_same(self, files):
+        both = dict(criterion='energy@0.5', budget=dict(mean_rank=3))
+        inner = backbone(files, lora_ranks=both['criterion'], rank_budget=both['budget'])
+        table = settle_ranks(config(inner, custom_hooks=[dict(type='StableRankHook', **both)]))
+        assert sum(table.ranks.values()) == 12 and table.rows[0].criterion == 'energy@0.5'
 
     @pytest.mark.parametrize(
         ('case', 'match'),
@@ -235,6 +255,13 @@ class TestTool:
         assert 'criterion uniform' in said and 'note: peft adapts the fused projection' in said
         tiny.call_tool('stable_rank', *options, '--cfg-options', 'model.backbone.rank_per=slice')
         assert len(RankTable.load(tmp_path / 'ranks.json').rows) == 6
+
+    def test_a_criterion_takes_the_place_of_what_the_hook_asks_for(self, files):
+        hook = dict(type='StableRankHook', criterion='energy@0.9', budget=dict(mean_rank=7))
+        cfg = config(backbone(files), custom_hooks=[hook])
+        assert ranks_from_config(cfg)[0].budget == dict(mean_rank=7)
+        table, _ = ranks_from_config(cfg, 'stable_rank')
+        assert table.budget is None and {row.criterion for row in table.rows} == {'stable_rank'}
 
     @pytest.mark.parametrize(
         ('text', 'budget'),
