@@ -256,6 +256,25 @@ class TestTool:
         tiny.call_tool('stable_rank', *options, '--cfg-options', 'model.backbone.rank_per=slice')
         assert len(RankTable.load(tmp_path / 'ranks.json').rows) == 6
 
+    @pytest.mark.parametrize(
+        ('options', 'match'),
+        [
+            (['--config', 'c.py', '--slices', 'qkv', '--ffn'], '--ffn, --slices are for a checkpoint'),
+            (['--config', 'c.py', '--alpha', '1'], '--alpha are for a checkpoint'),
+            (['x.pth', '--cfg-options', 'a=1'], '--cfg-options need --config'),
+            (['x.pth', '--config', 'c.py'], 'give a checkpoint, or --config'),
+        ],
+    )
+    def test_options_that_would_do_nothing(self, options, match, capsys):
+        with pytest.raises(SystemExit):
+            tiny.call_tool('stable_rank', *options)
+        assert match in capsys.readouterr().err
+
+    def test_a_scaling_by_number(self, files, tmp_path):
+        tiny.call_tool('stable_rank', files / 'vit.pth', '--scaling', '0.5', '--out', tmp_path)
+        config = json.loads((tmp_path / 'peft_config.json').read_text())
+        assert config['lora_alpha'] == 0.5 * config['r']
+
     def test_a_criterion_takes_the_place_of_what_the_hook_asks_for(self, files):
         hook = dict(type='StableRankHook', criterion='energy@0.9', budget=dict(mean_rank=7))
         cfg = config(backbone(files), custom_hooks=[hook])
