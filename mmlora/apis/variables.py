@@ -40,7 +40,7 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         )
     used: dict[str, Any] = {}
     for name in LOADERS:
-        if cfg.get(name):
+        if isinstance(cfg.get(name), dict):
             _settle(cfg[name], cfg, name, used)
     if used:
         cfg.settled_variables = {**earlier, **used}

@@ -76,3 +76,9 @@ def test_a_run_that_is_over_cannot_be_given_another_shot():
     cfg.merge_from_dict(dict(shot=5))
     with pytest.raises(ValueError, match="'shot': 5.*comes too late.*'shot': 1"):
         prepare_train_cfg(cfg)
+
+
+def test_a_loader_that_is_built_already_has_no_variables():
+    cfg = few_shot()
+    cfg.val_dataloader = object()
+    assert settle_variables(cfg) == {'shot': 1, 'split': 1}
