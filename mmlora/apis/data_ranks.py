@@ -87,7 +87,7 @@ def _measure(
         pieces = pieces_of(shapes, backbone.get('lora_slices', 'qv'), backbone.get('rank_per', 'layer'))
         steps = (partial(_loss, model, batch) for batch in training_batches(cfg, seed, count))
         values = resolve_criterion(criterion).measure(pieces, layers, steps)
-    source = f'{count} batches of {cfg.train_dataloader.batch_size}, seed {seed}'
+    source = f'up to {count} batches of {cfg.train_dataloader.batch_size}, seed {seed}'
     return table_of(pieces, values, criterion, budget, source, weights_sha256(weights), model_size(bare))
 
 
@@ -156,11 +156,19 @@ def training_batches(cfg: Config, seed: int, count: int) -> Iterator[Any]:
         dataset.full_init()
     if not hasattr(dataset.dataset, '__len__') or not len(dataset):
         raise ValueError(f'a criterion that reads data needs samples by index: {type(dataset.dataset)} has none')
-    collate = dict(loader.get('collate_fn') or {'type': 'pseudo_collate'})
-    collate = partial(FUNCTIONS.get(collate.pop('type')), **collate)
+    collate = _collate(loader.get('collate_fn') or {'type': 'pseudo_collate'})
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(derive_seed('rank batches', seed)))
     for chosen in order[: count * loader['batch_size']].split(loader['batch_size']):
         yield collate([dataset[SampleIndex(index, seed, 0)] for index in chosen.tolist()])
+
+
+def _collate(cfg: Any) -> Callable:
+    """Return what mmengine would make of a loader's ``collate_fn``: a config, or a function itself."""
+    if not isinstance(cfg, Mapping):
+        return cfg
+    options = dict(cfg)
+    kind = options.pop('type')
+    return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **options)
 
 
 def _say_nothing() -> None:

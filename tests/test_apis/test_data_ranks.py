@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -230,6 +231,13 @@ class TestSettle:
         cfg.train_dataloader.dataset = SeededDataset(iter([]))
         with pytest.raises(ValueError, match='samples by index'):
             next(training_batches(cfg, 0, 1))
+
+    @pytest.mark.parametrize('form', ['name', 'function in a config', 'function'])
+    def test_collated_as_the_runner_does(self, files, form):
+        cfg = config(files)
+        forms = {'name': dict(type='default_collate'), 'function in a config': dict(type=default_collate)}
+        cfg.train_dataloader['collate_fn'] = forms.get(form, default_collate)
+        assert next(training_batches(cfg, 0, 1))['inputs'].shape[0] == 4
 
     def test_a_checkpoint_with_a_table_wins(self, files, tmp_path):
         rows = [dict(module=f'layers.{i}.attn.{e}', rank=2) for i in range(2) for e in ('qkv', 'proj')]
