@@ -125,7 +125,10 @@ def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> P
 
 
 def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
-    """Add an entry to the results of a run, in place of an earlier one of the same checkpoint, data and way of testing.
+    """Add an entry to the results of a folder, in place of an earlier one of the same test.
+
+    That is one of the same run (method, shot, split, seed; several may have used the folder one after the other),
+    checkpoint, data and way of testing.
 
     Args:
         folder: Folder of the run.
@@ -208,7 +211,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp')) for r in (first, second)]
+    ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp'),
+             *(r[name] for name in ('method', 'shot', 'split', 'seed'))) for r in (first, second)]
     return ways[0] == ways[1] and same_data(first['test'], second['test'])
 
 

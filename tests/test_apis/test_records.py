@@ -117,6 +117,10 @@ def test_repeating_replaces_and_another_way_of_testing_adds(run):
         run_test(cfg, str(best), **options)
     ways = [(r['protocol']['tta'], r['protocol']['amp']) for r in read_records(folder / RESULTS)]
     assert ways == [(False, False), (True, False), (False, True)]
+    # A run of another seed in the same folder is another run.
+    entry = read_records(folder / RESULTS)[0]
+    write_record(folder, dict(entry, seed=7))
+    assert [r['seed'] for r in read_records(folder / RESULTS)] == [0, 0, 0, 7]
     (folder / RESULTS).unlink()
     tiny.call_tool('test', folder / 'tiny_vit.py', best, '--no-record')
     assert not (folder / RESULTS).exists()

@@ -201,6 +201,14 @@ def test_what_is_missing_is_said(tmp_path):
     assert table(text)[0][-1] == 'toy'
 
 
+def test_classes_without_a_value_are_counted(tmp_path):
+    values = {'auc/mean': 60.0, 'auc/undefined_classes': 1, METRIC: 50.0, 'accuracy/undefined_classes': 2}
+    write_each(tmp_path, *(entry(0.0, split=split, metrics=values) for split in (1, 2)))
+    [note] = summarize([tmp_path], 'auc/mean').notes
+    assert note.startswith('auc/mean of toy: 1 classes have no value')
+    assert summarize([tmp_path]).notes == []  # Accuracy leaves out no class.
+
+
 def broken(tmp_path, text):
     (tmp_path / RESULTS).write_text(text)
     return tmp_path
