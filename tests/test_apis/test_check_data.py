@@ -67,10 +67,19 @@ def test_report_of_several_labels(endo):
     assert 'of which 1 repeat a file' in str(report) and 'labels of an image: 1.71 on average, none in 1' in str(report)
 
 
+def test_report_of_images_without_any_class(lists):
+    (lists / 'none.json').write_text(json.dumps(dict(metainfo={}, data_list=[dict(img_path='a.png', gt_label=[])])))
+    options = dict(type='MultiLabelDataset', ann_file='none.json', data_root=str(lists))
+    assert 'none in 1 images' in str(check_data(config(2, train=options)))
+
+
 def test_leaks_are_problems(vtab, endo):
     report = check_data(config(train=eurosat(vtab), val=eurosat(vtab, split='val200')))
     assert len(report.problems) == 1
     assert report.problems[0].startswith('8 of the 8 images of val_dataloader are in train_dataloader too, such as /')
+    (vtab / 'link').symlink_to(vtab / 'eurosat')  # The same images by another path.
+    linked = dict(type='ListDataset', data_root=str(vtab / 'link'), ann_file='val200.txt', num_classes=10)
+    assert check_data(config(train=eurosat(vtab), val=linked)).problems[0].startswith('8 of the 8 images of val_')
     published = dict(type='Endoscopy', data_root=str(endo), n_shot=1)
     report = check_data(config(4, train=published, val=dict(split='official_val', **published)))
     assert '4 of the 22 images of val_dataloader are in train_dataloader too' in report.problems[0]
