@@ -260,6 +260,14 @@ class TestHook:
         epochs = [r['epoch'] for r in csv.DictReader((work_dir / 'stable_ranks.csv').open())]
         assert epochs == [e for e in '123' for _ in range(4)]
 
+    def test_ranks_of_zero_leave_nothing_to_track(self, files, work_dir):
+        cfg = self.config(files)
+        cfg.model.backbone.lora_ranks = 0
+        cfg.pop('rank_table')
+        run(cfg, work_dir, 1)
+        assert set(RankTable.load(work_dir / 'ranks.json').ranks.values()) == {0}
+        assert not (work_dir / 'stable_ranks.csv').exists()
+
     def test_the_table_must_fit_the_loaded_weights(self, files, work_dir):
         cfg = self.config(files)
         cfg.rank_table['rows'][2]['value'] += 1.0

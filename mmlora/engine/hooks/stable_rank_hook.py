@@ -88,7 +88,8 @@ class StableRankHook(Hook):
             raise ValueError(f'{fault}. StableRankHook(strict=False) accepts that')
         if fault:
             runner.logger.warning(fault)
-        self._track = RankTrack(layers, folder / TRACK_FILE, runner.iter)
+        # With ranks of 0 alone there is nothing to track.
+        self._track = RankTrack(layers, folder / TRACK_FILE, runner.iter) if layers else None
         runner.logger.info(f'Ranks:\n{self.table}')
         if is_main_process():
             files = write_exports(self.table, folder)
@@ -111,6 +112,8 @@ class StableRankHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, epoch: int, iteration: int) -> None:
+        if self._track is None:
+            return
         means = {f'stable_rank/{key}': mean for key, mean in self._track.add(epoch, iteration).items()}
         if means:
             runner.visualizer.add_scalars(means, step=epoch if self.by_epoch else iteration)
