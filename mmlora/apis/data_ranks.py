@@ -53,11 +53,18 @@ def data_ranks(
         load_from: Checkpoint of the whole model, where the backbone has no ``init_cfg`` of its own.
 
     Raises:
-        ValueError: There are no data or no weights, or the criterion or budget is not valid.
+        ValueError: There are no data or no weights, or the criterion or budget is not valid; or the first process
+            could not measure.
     """
     check_total(criterion, budget)
-    tables = [_measure(cfg, backbone, kind, criterion, budget, load_from).to_dict() if is_main_process() else None]
-    broadcast_object_list(tables)
+    tables: list[dict | None] = [None]
+    try:
+        if is_main_process():
+            tables = [_measure(cfg, backbone, kind, criterion, budget, load_from).to_dict()]
+    finally:
+        broadcast_object_list(tables)  # after an error too: the others would wait for ever
+    if tables[0] is None:
+        raise ValueError(f'the first process could not compute the ranks by {criterion!r}; its own message says why')
     return RankTable.from_dict(tables[0], f'the table of {criterion}')
 
 

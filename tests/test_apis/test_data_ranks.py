@@ -341,7 +341,11 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
     torch.manual_seed(rank)
     table = settle_ranks(config(Path(folder)))
-    (Path(folder) / f'{rank}.json').write_text(json.dumps(dict(table=table.to_dict(), read=len(READ))))
+    seen = len(READ)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        settle_ranks(config(Path(folder), rank_batches=0))
+    said = dict(table=table.to_dict(), read=seen, error=str(caught.value))
+    (Path(folder) / f'{rank}.json').write_text(json.dumps(said))
     torch.distributed.destroy_process_group()
 
 
@@ -352,6 +356,7 @@ def test_one_process_measures_and_all_get_its_table(files, tmp_path):
     one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
     assert one['table'] == two['table'] == settle_ranks(config(files)).to_dict()
     assert (one['read'], two['read']) == (32, 0)
+    assert 'rank_batches' in one['error'] and 'the first process could not' in two['error']
 
 
 class TestTool:
