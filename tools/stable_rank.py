@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give a checkpoint, or --config')
     given = [f'--{name}' for name in FOR_CHECKPOINT if getattr(args, name) is not None]
     if args.config and given:
-        parser.error(f'{", ".join(given)} are for a checkpoint: set them in the config, or by --cfg-options')
+        parser.error(f'{", ".join(given)}: for a checkpoint only; set it in the config, or by --cfg-options')
     if args.checkpoint and args.cfg_options:
         parser.error('--cfg-options need --config')
     for name, value in FOR_CHECKPOINT.items():

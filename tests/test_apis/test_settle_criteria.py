@@ -259,8 +259,8 @@ class TestTool:
     @pytest.mark.parametrize(
         ('options', 'match'),
         [
-            (['--config', 'c.py', '--slices', 'qkv', '--ffn'], '--ffn, --slices are for a checkpoint'),
-            (['--config', 'c.py', '--alpha', '1'], '--alpha are for a checkpoint'),
+            (['--config', 'c.py', '--slices', 'qkv', '--ffn'], '--ffn, --slices: for a checkpoint only'),
+            (['--config', 'c.py', '--alpha', '1'], '--alpha: for a checkpoint only'),
             (['x.pth', '--cfg-options', 'a=1'], '--cfg-options need --config'),
             (['x.pth', '--config', 'c.py'], 'give a checkpoint, or --config'),
         ],
