@@ -50,7 +50,7 @@ def data_ranks(
         kind: What builds it.
         criterion: Name of the criterion.
         budget: As in :func:`mmlora.ranks.check_budget`, with a total.
-        load_from: Checkpoint of the whole model, where the backbone has no ``init_cfg`` of its own.
+        load_from: Checkpoint of the whole model, read after ``init_cfg``; None where that has the weights.
 
     Raises:
         ValueError: There are no data or no weights, or the criterion or budget is not valid; or the first process
@@ -107,7 +107,7 @@ def bare_model(
         cfg: A whole config.
         backbone: The adapted backbone inside ``cfg.model``.
         kind: What builds it.
-        load_from: Checkpoint of the whole model; None where the backbone's ``init_cfg`` has the weights.
+        load_from: Checkpoint of the whole model, read after ``init_cfg``; None where that has the weights.
 
     Returns:
         The model and the backbone inside it.

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
+from ..io.weights import unwrap
 from ..models.backbones.ranks import (
     is_symbolic,
     pretrained_checkpoint,
@@ -31,7 +32,9 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     """Replace the symbolic ranks of a config by numbers, in place.
 
     A checkpoint that carries a rank table wins over the config, since its factors fit no other ranks. Otherwise the
-    weights are those of the backbone's ``init_cfg``, else ``load_from``. The table is left in ``cfg.rank_table``.
+    weights are those that the run will have: of ``load_from``, which is read last, else of the backbone's
+    ``init_cfg``. A ``load_from`` with factors, but no table, gives way to ``init_cfg``: old code saved frozen weights
+    with the change merged into them. The table is left in ``cfg.rank_table``.
 
     A criterion that reads data sees ``cfg.rank_batches`` batches of the training data; see
     :func:`mmlora.apis.data_ranks.data_ranks`.
@@ -87,8 +90,9 @@ def _settle(
     budget: Mapping[str, float] | None,
     checkpoint: str | None,
 ) -> RankTable:
-    own = _own_checkpoint(backbone)
-    other = None if own else cfg.get('load_from') or checkpoint
+    own, other = _own_checkpoint(backbone), cfg.get('load_from') or checkpoint
+    if own and other and _has_factors(other):
+        other = None
     if reads_data(ranks):
         if not own and not other:
             raise ValueError(
@@ -99,12 +103,16 @@ def _settle(
     return resolve_ranks(
         ranks,
         kind.adapter_sites(backbone),
-        own or other,
+        other or own,
         budget,
         backbone.get('lora_slices', 'qv'),
         backbone.get('rank_per', 'layer'),
         lambda: build_skeleton(kind.bare_config(backbone)),
     )
+
+
+def _has_factors(checkpoint: str) -> bool:
+    return any('.lora_' in key for key in unwrap(load_checkpoint(checkpoint), checkpoint))
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:
