@@ -20,6 +20,7 @@ from mmlora.apis.splits import few_shot_files, list_source, medfmc_sources, vtab
 from mmlora.datasets.glyph_splits import select_letters, split_document
 from mmlora.io.atomic import write_text
 
+OF_A_DATASET, OF_A_LIST = ('data_root', 'name'), ('classes', 'num_classes', 'multi_label', 'columns')
 PUBLISHED = {'vtab1k': (vtab_sources, 'data/vtab-1k'), 'medfmc': (medfmc_sources, 'data/MedFMC')}
 
 
@@ -50,6 +51,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give either --dataset or --list')
     if args.command == 'fewshot' and args.list and not args.out:
         parser.error('--list needs --out')
+    if args.command == 'fewshot':
+        for name in OF_A_DATASET if args.list else OF_A_LIST:
+            if getattr(args, name) != shot.get_default(name):
+                parser.error(f'--{name.replace("_", "-")} goes with {"--dataset" if args.list else "--list"} alone')
     return args
 
 

@@ -19,6 +19,17 @@ from mmlora.io.peft_config import NAMES, peft_config
 from mmlora.io.rank_files import write_exports
 from mmlora.ranks import CRITERIA, RANK_PER
 
+FOR_CHECKPOINT = dict(ffn=False, slices='qv', alpha=1.0, scaling='alpha/r')
+"""Options that a config answers itself."""
+
+
+def number_or_name(text: str) -> float | str:
+    """Return the number that a text is, or the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
@@ -33,15 +44,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         'as params=500000,r_max=64; by default the rounded criterion')
     parser.add_argument('--per', choices=RANK_PER,
                         help='one rank for a fused qkv (default), or one for each adapted slice by its own rows')
-    parser.add_argument('--ffn', action='store_true', help='choose ranks for feed-forward layers too, for a checkpoint')
-    parser.add_argument('--slices', default='qv', help='adapted parts of a fused qkv, for a checkpoint')
+    parser.add_argument('--ffn', action='store_true', default=None,
+                        help='choose ranks for feed-forward layers too, for a checkpoint')
+    parser.add_argument('--slices', help='adapted parts of a fused qkv, for a checkpoint; by default qv')
     parser.add_argument('--out', help='folder for ranks.json, .csv, .png, ranks_config.py and peft_config.json')
     parser.add_argument('--names', default='mmpretrain', choices=NAMES, help='module names in peft_config.json')
-    parser.add_argument('--alpha', type=float, default=1.0, help='lora_alpha in peft_config.json, for a checkpoint')
-    parser.add_argument('--scaling', default='alpha/r', help='lora_scaling in peft_config.json, for a checkpoint')
+    parser.add_argument('--alpha', type=float, help='lora_alpha in peft_config.json, for a checkpoint; by default 1')
+    parser.add_argument('--scaling', type=number_or_name,
+                        help='lora_scaling in peft_config.json, for a checkpoint; by default alpha/r')
     args = parser.parse_args(argv)
     if (args.checkpoint is None) == (args.config is None):
         parser.error('give a checkpoint, or --config')
+    given = [f'--{name}' for name in FOR_CHECKPOINT if getattr(args, name) is not None]
+    if args.config and given:
+        parser.error(f'{", ".join(given)}: for a checkpoint only; set it in the config, or by --cfg-options')
+    if args.checkpoint and args.cfg_options:
+        parser.error('--cfg-options need --config')
+    for name, value in FOR_CHECKPOINT.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     return args
 
 

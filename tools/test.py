@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack, in worker processes too)
 from mmlora.apis import test
 from mmlora.apis.distributed import LAUNCHERS, stop_processes
+from mmlora.apis.options import merge_options
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,8 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """Test from the command line."""
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     test(
         cfg,
         args.checkpoint,

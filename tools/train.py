@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack, in worker processes too)
 from mmlora.apis import train
 from mmlora.apis.distributed import LAUNCHERS, stop_processes
+from mmlora.apis.options import merge_options
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,8 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train from the command line."""
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     train(
         cfg,
         work_dir=args.work_dir,

@@ -1,8 +1,9 @@
 """What the tools and Python users call."""
 
+from .check_data import check_data
 from .merge import merge_checkpoint
 from .rank_curve import rank_curve
-from .rank_report import parse_budget, ranks_from_checkpoint
+from .rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
 from .settle import settle_ranks
 from .test import prepare_test_cfg, test
 from .train import prepare_train_cfg, train
@@ -10,12 +11,14 @@ from .truncate import truncate_checkpoint
 from .variables import settle_variables
 
 __all__ = [
+    'check_data',
     'merge_checkpoint',
     'parse_budget',
     'prepare_test_cfg',
     'prepare_train_cfg',
     'rank_curve',
     'ranks_from_checkpoint',
+    'ranks_from_config',
     'settle_ranks',
     'settle_variables',
     'test',

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -81,7 +82,7 @@ class LoaderReport:
 
     def _label_lines(self) -> Iterator[str]:
         counts = [self.per_class[label] for label in range(self.num_classes)] if self.num_classes else list(
-            self.per_class.values())
+            self.per_class.values()) or [0]
         yield (f'  classes: {len(counts)}, images of each: at least {min(counts)}, median '
                f'{statistics.median(counts):g}, at most {max(counts)}')
         if self.multi_label:
@@ -183,6 +184,7 @@ def _count(dataset: Any, own: LoaderReport) -> None:
     own.num_classes = declared_classes(dataset) or own.num_classes
     own.names = tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or own.names)
     own.images += len(dataset)
+    real = cache(os.path.realpath)
     for info in image_infos(dataset):
         classes = label_classes(info)
         own.per_class.update(classes or ())
@@ -191,7 +193,8 @@ def _count(dataset: Any, own: LoaderReport) -> None:
         own.without_class += classes == ()
         path = info.get('img_path')
         if isinstance(path, str):
-            key = path if '://' in path else os.path.normpath(os.path.abspath(path)).replace(os.sep, '/')
+            folder, name = os.path.split(path)
+            key = path if '://' in path else f'{real(folder)}/{name}'.replace(os.sep, '/')
             own.repeated += key in own.files
             own.files.add(key)
 

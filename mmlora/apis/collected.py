@@ -11,6 +11,7 @@ from .records import RESULTS, read_records
 from .resuming import POINTER
 
 METRIC = 'accuracy/top1'
+CLASS_MEANS = ('auc/mean', 'multi-label/mAP', 'accuracy/balanced')  # Metrics that may leave classes out.
 LABELS = ('method', 'backbone', 'shot', 'protocol', 'config', 'split', 'seed')
 MAJORITY_MARGIN = 0.1  # Points within which an accuracy counts as that of naming the largest class always.
 SAME = 1e-9  # Up to which difference two values are one.
@@ -121,6 +122,7 @@ def collect(folders: Sequence[str | Path], metric: str) -> tuple[list[Result], l
     if untested:
         notes.append(f'Runs with checkpoints but no results: {", ".join(untested)}.')
     results = [_result(entry, file, metric) for entry, file in having]
+    notes += dict.fromkeys(_left_out(result, metric) for result in results if _left_out(result, metric))
     undefined = [result for result in results if math.isnan(result.value)]
     notes += [f'{metric} is not defined in {result.file} ({result.dataset}).' for result in undefined]
     return [result for result in results if not math.isnan(result.value)], notes
@@ -130,11 +132,14 @@ def _result(entry: Mapping[str, Any], file: Path, metric: str) -> Result:
     value = entry['metrics'][metric]
     if isinstance(value, (list, dict, str)):
         raise ValueError(f'{metric} in {file} is not a number: {value}')
-    value = math.nan if value is None else float(value)
+    value = math.nan if value is None or not math.isfinite(value) else float(value)
     protocol, test = entry['protocol'], entry['test']
-    text = str(protocol.get('selection'))
+    text = protocol['selection']
     if entry.get('trained_on') not in (None, entry['dataset_name']):
         text += f', trained on {entry["trained_on"]}'
+    cut = protocol.get('truncated')
+    if cut:
+        text += ', ranks cut to ' + ' '.join(f'{name} {value}' for name, value in cut.items() if value is not None)
     text += ', TTA' * bool(protocol.get('tta')) + ', AMP' * bool(protocol.get('amp'))
     rate = test.get('majority_rate')
     return Result(
@@ -146,6 +151,14 @@ def _result(entry: Mapping[str, Any], file: Path, metric: str) -> Result:
         entry=entry,
         file=file,
     )
+
+
+def _left_out(result: Result, metric: str) -> str | None:
+    """Say how many classes have no value, where the metric is a mean over classes that counts them."""
+    count = result.entry['metrics'].get(f'{metric.rpartition("/")[0]}/undefined_classes')
+    if metric not in CLASS_MEANS or not count:
+        return None
+    return f'{metric} of {result.dataset}: {count} classes have no value; docs/results.md says what becomes of them.'
 
 
 def _spread(results: Sequence[Result]) -> float:

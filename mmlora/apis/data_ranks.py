@@ -51,14 +51,21 @@ def data_ranks(
         kind: What builds it.
         criterion: Name of the criterion.
         budget: As in :func:`mmlora.ranks.check_budget`, with a total.
-        load_from: Checkpoint of the whole model, where the backbone has no ``init_cfg`` of its own.
+        load_from: Checkpoint of the whole model, read after ``init_cfg``; None where that has the weights.
 
     Raises:
-        ValueError: There are no data or no weights, or the criterion or budget is not valid.
+        ValueError: There are no data or no weights, or the criterion or budget is not valid; or the first process
+            could not measure.
     """
     check_total(criterion, budget)
-    tables = [_measure(cfg, backbone, kind, criterion, budget, load_from).to_dict() if is_main_process() else None]
-    broadcast_object_list(tables)
+    tables: list[dict | None] = [None]
+    try:
+        if is_main_process():
+            tables = [_measure(cfg, backbone, kind, criterion, budget, load_from).to_dict()]
+    finally:
+        broadcast_object_list(tables)  # after an error too: the others would wait for ever
+    if tables[0] is None:
+        raise ValueError(f'the first process could not compute the ranks by {criterion!r}; its own message says why')
     return RankTable.from_dict(tables[0], f'the table of {criterion}')
 
 
@@ -88,7 +95,7 @@ def _measure(
         pieces = pieces_of(shapes, slices_of(backbone, kind), backbone.get('rank_per', 'layer'))
         steps = (partial(_loss, model, batch) for batch in training_batches(cfg, seed, count))
         values = resolve_criterion(criterion).measure(pieces, layers, steps)
-    source = f'{count} batches of {cfg.train_dataloader.batch_size}, seed {seed}'
+    source = f'up to {count} batches of {cfg.train_dataloader.batch_size}, seed {seed}'
     return table_of(pieces, values, criterion, budget, source, weights_sha256(weights), model_size(bare))
 
 
@@ -101,7 +108,7 @@ def bare_model(
         cfg: A whole config.
         backbone: The adapted backbone inside ``cfg.model``.
         kind: What builds it.
-        load_from: Checkpoint of the whole model; None where the backbone's ``init_cfg`` has the weights.
+        load_from: Checkpoint of the whole model, read after ``init_cfg``; None where that has the weights.
 
     Returns:
         The model and the backbone inside it.
@@ -157,11 +164,19 @@ def training_batches(cfg: Config, seed: int, count: int) -> Iterator[Any]:
         dataset.full_init()
     if not hasattr(dataset.dataset, '__len__') or not len(dataset):
         raise ValueError(f'a criterion that reads data needs samples by index: {type(dataset.dataset)} has none')
-    collate = dict(loader.get('collate_fn') or {'type': 'pseudo_collate'})
-    collate = partial(FUNCTIONS.get(collate.pop('type')), **collate)
+    collate = _collate(loader.get('collate_fn') or {'type': 'pseudo_collate'})
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(derive_seed('rank batches', seed)))
     for chosen in order[: count * loader['batch_size']].split(loader['batch_size']):
         yield collate([dataset[SampleIndex(index, seed, 0)] for index in chosen.tolist()])
+
+
+def _collate(cfg: Any) -> Callable:
+    """Return what mmengine would make of a loader's ``collate_fn``: a config, or a function itself."""
+    if not isinstance(cfg, Mapping):
+        return cfg
+    options = dict(cfg)
+    kind = options.pop('type')
+    return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **options)
 
 
 def _say_nothing() -> None:

@@ -83,7 +83,11 @@ def label_problem(dataset: Any, num_classes: int) -> str | None:
     folders = None if getattr(dataset, 'ann_file', None) else getattr(dataset, 'folder_to_idx', None)
     largest = len(folders or ()) - 1
     for info in () if folders else image_infos(dataset):
-        largest = max(largest, *(label_classes(info) or (-1,)))
+        classes = label_classes(info) or ()
+        if min(classes, default=0) < 0:
+            # A loss may pass over it, or count it from the end.
+            return f'{name} has the label {min(classes)} below 0: mend the labels, which are 0..{num_classes - 1}'
+        largest = max(largest, *classes, -1)
         width = num_classes if info.get('gt_score') is None else len(info['gt_score'])
         if width != num_classes:
             return (f'{name} has labels for {width} classes, but the head has num_classes={num_classes}: set '

@@ -72,11 +72,13 @@ def run_ablation(
         Each cell as it is finished.
 
     Raises:
-        ValueError: A config names no criterion, or a tuning seed is a seed of the table.
+        ValueError: A config names no criterion, or that of another; or a tuning seed is a seed of the table.
     """
     if set(seeds) & set(tune_seeds):
         raise ValueError(f'seeds {sorted(set(seeds) & set(tune_seeds))} are used for tuning and in the table')
     criteria = {criterion_of(config): config for config in configs}
+    if len(criteria) < len(configs):
+        raise ValueError(f'give one config for each criterion, got {len(configs)} configs for {sorted(criteria)}')
     for budget, (criterion, config) in itertools.product(budgets, criteria.items()):
         of_rate = {
             rate: statistics.mean(

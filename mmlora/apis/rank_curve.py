@@ -48,7 +48,7 @@ class CurvePoint:
 
     @property
     def label(self) -> str:
-        """What a reader calls the point: ``4``, ``25 %`` or ``full``."""
+        """What a reader calls the point: ``4``, ``0.25 r`` or ``full``."""
         return {'rank': f'{self.value}', 'fraction': f'{(self.value or 0):.3g} r', 'full': 'full'}[self.kind]
 
 

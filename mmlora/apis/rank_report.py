@@ -11,7 +11,8 @@ from ..io.site_weights import count_parameters
 from ..io.spectrum_cache import SpectrumCache
 from ..io.weights import load_state_dict
 from ..models.backbones.adapt import check_slices, slices_of
-from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, resolve_criterion
+from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, check_rank_per, resolve_criterion
+from ..ranks.allocate import check_total
 from .settle import adapted_backbones, settle_ranks
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
@@ -64,9 +65,12 @@ def ranks_from_checkpoint(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint, or holds no attention weights of a known layout.
+        ValueError: The criterion, the budget or the granularity is not valid; or the file is no checkpoint, or holds no
+            attention weights of a known layout.
     """
     check_slices(slices)
+    check_rank_per(rank_per, slices)
+    check_total(criterion, budget)
     state = load_state_dict(path)
     weights, layouts = find_linear_weights(state, ffn)
     if not weights:
@@ -112,6 +116,7 @@ def ranks_from_config(
     backbone, kind = found[0]
     if criterion is not None:
         resolve_criterion(criterion)
+        cfg.custom_hooks = []  # StableRankHook could ask for others
         for name, value in dict(lora_ranks=criterion, rank_budget=budget, rank_per=rank_per or 'layer').items():
             backbone[name] = value  # one by one: the update of a config would merge two budgets
     elif budget is not None or rank_per is not None:

@@ -32,9 +32,11 @@ LABELS = ('method', 'dataset_name', 'config', 'shot', 'split')
 FIELDS = {
     'method': (str, type(None)), 'dataset_name': str, 'backbone': str, 'shot': (int, str, type(None)),
     'split': (int, str, type(None)), 'seed': (int, type(None)), 'metrics': dict, 'checkpoint': dict, 'test': dict,
-    'protocol': dict,
+    'protocol': dict, 'protocol.selection': str, 'protocol.at': (str, type(None)),
+    'protocol.on_test': (bool, type(None)), 'checkpoint.name': str, 'test.list': (str, type(None)), 'test.images': int,
+    'test.majority_rate': (int, float, type(None)),
 }  # yapf: disable
-"""What an entry must hold, and of which type."""
+"""What an entry must hold, and of which type; a dot leads into a part of it."""
 
 
 def make_record(
@@ -58,7 +60,8 @@ def make_record(
     Returns:
         Plain data for JSON; numbers that are not finite become None.
     """
-    protocol = (meta.get('mmlora') or {}).get('protocol')
+    about = meta.get('mmlora') or {}
+    protocol, cut = about.get('protocol'), about.get('truncated')
     labels = describe_run(cfg)
     trained = {**labels, **{name: protocol[name] for name in LABELS if name in protocol}} if protocol else labels
     if any(trained[name] != labels[name] for name in ('method', 'shot', 'split')):
@@ -74,7 +77,7 @@ def make_record(
         metrics=dict(metrics),
         checkpoint=dict(name=Path(checkpoint).name, sha256=_sha256(checkpoint)),
         test=dict(test, majority_rate=majority_rate(dataset)),
-        protocol=dict(describe_selection(protocol, test), tta=tta, amp=amp),
+        protocol=dict(describe_selection(protocol, test), truncated=cut, tta=tta, amp=amp),
         trained_on=trained['dataset_name'],
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         version=__version__,
@@ -122,7 +125,10 @@ def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> P
 
 
 def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
-    """Add an entry to the results of a run, in place of an earlier one of the same checkpoint, data and way of testing.
+    """Add an entry to the results of a folder, in place of an earlier one of the same test.
+
+    That is one of the same run (method, shot, split, seed; several may have used the folder one after the other),
+    checkpoint, data and way of testing.
 
     Args:
         folder: Folder of the run.
@@ -178,7 +184,9 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
         raise ValueError(f'{path} was not written by tools/test.py (no "format": "{FORMAT}"): move it away')
     for number, entry in enumerate(content['results']):
         for name, kinds in FIELDS.items():
-            if not isinstance(entry, dict) or name not in entry or not isinstance(entry[name], kinds):
+            part, _, key = name.rpartition('.')
+            place = entry[part] if part else entry
+            if not isinstance(place, dict) or key not in place or not isinstance(place[key], kinds):
                 raise ValueError(f'{path}: {name} of entry {number} is missing or of a wrong type: delete the file and '
                                  'test again')
     return content['results']
@@ -203,7 +211,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp')) for r in (first, second)]
+    ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp'),
+             *(r[name] for name in ('method', 'shot', 'split', 'seed'))) for r in (first, second)]
     return ways[0] == ways[1] and same_data(first['test'], second['test'])
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..adapters import KINDS
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
+from ..io.weights import unwrap
 from ..models.backbones.adapt import slices_of
 from ..models.backbones.ranks import (
     is_symbolic,
@@ -32,7 +34,9 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     """Replace the symbolic ranks of a config by numbers, in place.
 
     A checkpoint that carries a rank table wins over the config, since its factors fit no other ranks. Otherwise the
-    weights are those of the backbone's ``init_cfg``, else ``load_from``. The table is left in ``cfg.rank_table``.
+    weights are those that the run will have: of ``load_from``, which is read last, else of the backbone's
+    ``init_cfg``. A ``load_from`` with factors, but no table, gives way to ``init_cfg``: old code saved frozen weights
+    with the change merged into them. The table is left in ``cfg.rank_table``.
 
     A criterion that reads data sees ``cfg.rank_batches`` batches of the training data; see
     :func:`mmlora.apis.data_ranks.data_ranks`.
@@ -45,8 +49,9 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         The rank table, or None where the config has no adapted backbone, or only numbers and no checkpoint.
 
     Raises:
-        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or there are several
-            adapted backbones and not all of them have numbers.
+        ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or the backbone and
+            StableRankHook ask for different ranks; or there are several adapted backbones and not all of them have
+            numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
     found = list(adapted_backbones(cfg.get('model', {})))
@@ -67,8 +72,7 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     if table is not None:
         _announce(ranks, table, sites, checkpoint)
     elif is_symbolic(ranks):
-        budget = backbone.get('rank_budget') or (hook or {}).get('budget')
-        table = _settle(cfg, backbone, kind, ranks, budget, checkpoint)
+        table = _settle(cfg, backbone, kind, ranks, _budget(backbone, hook), checkpoint)
     else:
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
@@ -88,8 +92,9 @@ def _settle(
     budget: Mapping[str, float] | None,
     checkpoint: str | None,
 ) -> RankTable:
-    own = _own_checkpoint(backbone)
-    other = None if own else cfg.get('load_from') or checkpoint
+    own, other = _own_checkpoint(backbone), cfg.get('load_from') or checkpoint
+    if own and other and _has_factors(other):
+        other = None
     if reads_data(ranks):
         if not own and not other:
             raise ValueError(
@@ -100,7 +105,7 @@ def _settle(
     return resolve_ranks(
         ranks,
         kind.adapter_sites(backbone),
-        own or other,
+        other or own,
         budget,
         slices_of(backbone, kind),
         backbone.get('rank_per', 'layer'),
@@ -108,14 +113,37 @@ def _settle(
     )
 
 
+def _has_factors(checkpoint: str) -> bool:
+    prefixes = tuple(kind.prefix for kind in KINDS.values())
+    keys = unwrap(load_checkpoint(checkpoint), checkpoint)
+    return any(key.rpartition('.')[2].startswith(prefixes) for key in keys)
+
+
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:
     """Return the ranks that a config asks for: its own, those of the hook, or the default of the backbone."""
-    if backbone.get('lora_ranks') is not None:
-        return backbone['lora_ranks']
+    own, other = backbone.get('lora_ranks'), (hook or {}).get('criterion')
+    if own is not None:
+        if is_symbolic(own) and other is not None:  # numbers are those of a dumped config, settled already
+            _refuse_two('lora_ranks', own, 'criterion', other)
+        return own
     if hook is not None:
-        return hook.get('criterion', 'stable_rank')
+        return other or 'stable_rank'
     default = inspect.signature(kind).parameters['lora_ranks'].default
     return kind.default_ranks(backbone) if default is None else default
+
+
+def _budget(backbone: Mapping[str, Any], hook: Mapping[str, Any] | None) -> Mapping[str, float] | None:
+    own, other = backbone.get('rank_budget'), (hook or {}).get('budget')
+    if own is not None and other is not None:
+        _refuse_two('rank_budget', own, 'budget', other)
+    return other if own is None else own
+
+
+def _refuse_two(name: str, own: Any, of_hook: str, other: Any) -> None:
+    if str(own) != str(other):
+        raise ValueError(
+            f'the backbone has {name}={own!r}, StableRankHook has {of_hook}={other!r}: give one of the two, or the same'
+        )
 
 
 def _announce(asked: Any, table: RankTable, sites: list, checkpoint: str) -> None:

@@ -17,6 +17,7 @@ from .vtab_means import vtab_set_of
 
 BY = ('method', 'backbone', 'shot', 'protocol')
 RUN = ('split', 'seed')  # What tells apart the runs that are averaged.
+ALIKE = ('config', 'trainable_parameters')  # What they should have in common.
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ def _notes(rows: Mapping, results: Sequence[Result], merged: Sequence[str], by: 
                 notes.append(f'Conflict in {_say(labels)} on {column}: one run has several values: '
                              + '; '.join(map(str, found)) + '. Remove the wrong one, or tell the runs apart by method '
                              'in the config or by --by config.')
+            for name in ALIKE:
+                seen = sorted({str(result.entry.get(name)) for result in cell.results})
+                if len(seen) > 1:
+                    notes.append(f'{_say(labels)} on {column} averages runs of different {name}: {", ".join(seen)}.')
             lengths = {str(result.entry['protocol'].get('at')) for result in cell.results}
             if len(lengths) > 1 and all(str(r.labels['protocol']).startswith('last ') for r in cell.results):
                 notes.append(f'Runs of {_say(labels)} on {column} are of unequal length: {", ".join(sorted(lengths))}.')

@@ -13,13 +13,13 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_cpu
-from .learning import announce_learning
 from .labels import check_labels
+from .learning import announce_learning, warn_of_earlier_run
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
 from .unknown_types import check_optimizer, explain_unknown_types
-from .variables import describe_variables, settle_variables
+from .variables import name_run, settle_variables
 
 SAMPLERS = {
     'DefaultSampler': 'mmlora.ResumableSampler',
@@ -81,6 +81,7 @@ def train(
         runner = build_runner(cfg)
         check_labels(runner, 'train', 'val')
         announce_learning(runner)
+        warn_of_earlier_run(runner)
         runner.train()
     stop_workers(runner)
     return runner
@@ -110,7 +111,7 @@ def prepare_train_cfg(
         raise ValueError('training needs train_dataloader, train_cfg and optim_wrapper in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or cfg.get('launcher') or 'none'
-    set_work_dir(cfg, work_dir, describe_variables(settle_variables(cfg)))
+    set_work_dir(cfg, work_dir, name_run(cfg, settle_variables(cfg)))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if auto_scale_lr:

@@ -2,7 +2,8 @@
 
 ``--cfg-options`` changes a config after Python has run it, so that a name that was used inside, as in an f-string,
 keeps its old value. A data set of a config therefore refers to a top-level variable by the text ``'{shot}'``, which
-becomes the value of ``cfg.shot`` once all options are known.
+becomes the value of ``cfg.shot`` once all options are known. Inside a longer text, as in
+``'few_shot/train_{shot}-shot_exp{split}.txt'``, the value is written out.
 """
 
 import re
@@ -40,16 +41,25 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         )
     used: dict[str, Any] = {}
     for name in LOADERS:
-        if cfg.get(name):
+        if isinstance(cfg.get(name), dict):
             _settle(cfg[name], cfg, name, used)
     if used:
         cfg.settled_variables = {**earlier, **used}
     return used
 
 
-def describe_variables(used: dict[str, Any]) -> str:
-    """Return a name for the folder of a run, such as ``shot5_split2``; a value of None reads ``full``."""
-    return '_'.join(f'{name}{"-full" if value is None else value}' for name, value in used.items())
+def name_run(cfg: Config, used: dict[str, Any]) -> str:
+    """Return a name for the folder of a run, such as ``shot5_split2_seed0``.
+
+    Args:
+        cfg: A whole config, for the seed; a seed that is drawn by chance is left out.
+        used: The variables of the run; a value of None reads ``full``. Without any the name is empty.
+    """
+    if not used:
+        return ''
+    seed = (cfg.get('randomness') or {}).get('seed')
+    named = used if seed is None else {**used, 'seed': seed}
+    return '_'.join(f'{name}{"-full" if value is None else value}' for name, value in named.items())
 
 
 def _settle(node: Any, cfg: Config, where: str, used: dict[str, Any]) -> None:
@@ -58,8 +68,19 @@ def _settle(node: Any, cfg: Config, where: str, used: dict[str, Any]) -> None:
         place = f'{where}.{key}'
         if isinstance(value, (dict, list)):
             _settle(value, cfg, place, used)
-        elif isinstance(value, str) and (found := _REFERENCE.fullmatch(value)):
-            used[found[1]] = node[key] = _value(cfg, found[1], place)
+        elif isinstance(value, str):
+            names = _REFERENCE.findall(value)
+            used.update({name: _value(cfg, name, place) for name in names})
+            if names and value == f'{{{names[0]}}}':
+                node[key] = used[names[0]]
+            elif names:
+                node[key] = _REFERENCE.sub(lambda found, place=place: _written(used, found[1], place), value)
+
+
+def _written(used: dict[str, Any], name: str, place: str) -> str:
+    if used[name] is None:
+        raise ValueError(f'{place} writes {name!r} into a text, but its value is None: give a number')
+    return str(used[name])
 
 
 def _value(cfg: Config, name: str, place: str) -> Any:

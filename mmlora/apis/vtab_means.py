@@ -61,7 +61,12 @@ def vtab_set_of(dataset: str) -> VTABSet | None:
     Raises:
         ValueError: The name begins with ``vtab1k-``, but there is no such set.
     """
-    return find_vtab_set(dataset.removeprefix(PREFIX)) if dataset.startswith(PREFIX) else None
+    if not dataset.startswith(PREFIX):
+        return None
+    try:
+        return find_vtab_set(dataset.removeprefix(PREFIX))
+    except ValueError as error:
+        raise ValueError(f'a result is named dataset_name={dataset!r}, but {error}') from error
 
 
 def vtab_means(row: Mapping[str, Cell]) -> VTABMeans | None:

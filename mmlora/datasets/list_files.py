@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-_LINE = re.compile(r'(?P<name>\S.*?)(?P<labels>(?:\s+[-+,\d]+)*)')
+# Of a line that is written backwards, so that a search for the first label does not start again at each word.
+_LINE = re.compile(r'(?P<labels>(?:[-+,\d]+\s+)*)(?P<name>.+)', re.DOTALL)
 _BETWEEN = re.compile(r'\s*,\s*|\s+')
 _BAD_NAME = re.compile(r'[A-Za-z]:|/|.*\\|(?:.*/)?\.\.(?:/|$)')
 _INDEX = re.compile(r'[-+]?[0-9]+')
 _SHOWN = 3  # Names that an error lists before it only counts.
+_QUOTED = 120  # Characters of a line that an error quotes.
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ def read_list(
     """
     images, path = [], str(path)
     for number, line in enumerate(re.split(r'\r\n|\r|\n', read_text(path)), 1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
-        found = _LINE.fullmatch(line.strip())
-        where = f'{path}, line {number}: {line.strip()!r}'
-        words = _BETWEEN.split(found['labels'].strip())
-        check_name(found['name'], where)
-        if not found['labels']:
+        found = _LINE.fullmatch(line[::-1])
+        name, labels = found['name'][::-1], found['labels'][::-1].strip()
+        where = f'{path}, line {number}: {line[:_QUOTED]!r}{"..." if len(line) > _QUOTED else ""}'
+        words = _BETWEEN.split(labels)
+        check_name(name, where)
+        if not labels:
             _fail(where, f'has no label; a line is "<name> {"0,1,..." if multi_label else "<class index>"}"')
         if multi_label:
             num_classes = num_classes or len(words)
@@ -92,7 +96,7 @@ def read_list(
             _fail(where, f'has {len(words)} labels where one class index belongs')
         else:
             label = class_index(words[0], num_classes, where)
-        images.append(ListedImage(found['name'], label, number))
+        images.append(ListedImage(name, label, number))
     check_images_agree(images, path)
     return images
 

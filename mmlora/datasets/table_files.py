@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .list_files import ListedImage, check_images_agree, check_name, class_index, read_text
@@ -40,7 +41,7 @@ def read_csv(
     """
     rows = csv.DictReader(io.StringIO(read_text(path), newline=''), strict=True)
     image_column, label_column = columns
-    header = rows.fieldnames or ()
+    header = _header(rows, path)
     one_column_each = multi_label and label_column not in header and bool(classes) and set(classes) <= set(header)
     missing = [name for name in ((image_column,) if one_column_each else columns) if name not in header]
     if missing:
@@ -118,11 +119,22 @@ def read_json(
     return images
 
 
-def _rows(rows: csv.DictReader, path: str | os.PathLike) -> Any:
-    try:
+def _header(rows: csv.DictReader, path: str | os.PathLike) -> Sequence[str]:
+    with _explain_bad_csv(rows, path):
+        return rows.fieldnames or ()
+
+
+def _rows(rows: csv.DictReader, path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    with _explain_bad_csv(rows, path):
         yield from rows
+
+
+@contextmanager
+def _explain_bad_csv(rows: csv.DictReader, path: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
     except csv.Error as error:
-        raise ValueError(f'{path}, line {rows.line_num}: not a CSV table ({error})') from error
+        raise ValueError(f'{path}, line {rows.line_num or 1}: not a CSV table ({error})') from error
 
 
 def _label(value: Any, num_classes: int, classes: Sequence[str], several: bool, where: str) -> int | tuple[int, ...]:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 # What changes how images are shown to the model or read from disk, but not which they are.
 IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images')
 LAST, UNKNOWN = 'last {unit}', 'unknown'
-ON_VALIDATION, ON_TEST = 'best {key} on validation data', 'best {key} on TEST DATA'
+ON_VALIDATION, ON_TEST = 'validation data', 'TEST DATA'
 
 
 def plain_data_config(config: Any) -> Any:
@@ -108,24 +108,25 @@ def describe_run(cfg: Config) -> dict[str, Any]:
     """Return the labels of a run: ``method``, ``dataset_name``, ``config``, ``shot``, ``split``.
 
     Where the config has no variable ``method`` or ``dataset_name``, the name of its file and the data set's type and
-    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; ``split`` is the number of
-    a few-shot list, or None.
+    folder stand in. ``shot`` is a number, ``'full'``, or None where the config does not say; for data sets that have
+    shots but are told to read another list or split, it is the name of that. ``split`` is the number of a few-shot
+    list, or None.
 
     Args:
-        cfg: A whole config.
+        cfg: A whole config, whose variables are settled.
     """
     loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
     train = inner_dataset(loader.get('dataset') if isinstance(loader, Mapping) else None)
     stem = Path(cfg.filename).stem if cfg.filename else None
     root = Path(str(train.get('data_root') or '')).name
     kind = plain_data_config(train.get('type')) or 'data'
-    shot = 'full' if 'shot' in cfg and cfg.shot is None else cfg.get('shot', train.get('n_shot'))
+    shot, split = _shot_and_split(cfg, train if cfg.get('train_dataloader') else {})
     return dict(
         method=_text(cfg.get('method')) or stem,
         dataset_name=_text(cfg.get('dataset_name')) or (f'{kind}-{root}' if root else kind),
         config=f'{stem}.py' if stem else None,
         shot=shot,
-        split=None if shot == 'full' else cfg.get('split', train.get('exp')),
+        split=split,
     )
 
 
@@ -138,19 +139,43 @@ def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, An
 
     Returns:
         ``selection``: ``'last epoch'``, ``'epoch 12 of 20'``, ``'best accuracy/top1 on validation data'``, ``'best
-        accuracy/top1 on TEST DATA'`` (iterations alike) or ``'unknown'``; ``at``, as in ``'epoch 3 of 20'``;
-        ``on_test``, whether the test data chose it; and the ``validation`` data where they chose it.
+        accuracy/top1 on TEST DATA'``, ``'early stopping by ...'`` on either (iterations alike) or ``'unknown'``,
+        followed by how the checkpoint that the run started from was chosen, if any; ``at``, as in ``'epoch 3 of 20'``;
+        ``on_test``, whether the test data chose it or the one that the run started from; and the ``validation`` data
+        where they chose it.
     """
     if not protocol:
         return dict(selection=UNKNOWN, at=None, on_test=None, validation=None)
     at = '{unit} {step} of {total}'.format(**protocol)
-    key = protocol.get('selected_by')
-    if key is None:
-        last = protocol['step'] == protocol['total']
-        return dict(selection=LAST.format(**protocol) if last else at, at=at, on_test=False, validation=None)
-    on_test = same_data(protocol.get('validation'), test)
-    selection = (ON_TEST if on_test else ON_VALIDATION).format(key=key)
-    return dict(selection=selection, at=at, on_test=on_test, validation=protocol.get('validation'))
+    last = protocol['step'] == protocol['total']
+    best, stopping = protocol.get('selected_by'), None if last else protocol.get('early_stopping')
+    chosen = best is not None or stopping is not None
+    on_test = chosen and same_data(protocol.get('validation'), test)
+    if chosen:
+        how = f'early stopping by {stopping}' if best is None else f'best {best}'
+        selection = f'{how} on {ON_TEST if on_test else ON_VALIDATION}'
+    else:
+        selection = LAST.format(**protocol) if last else at
+    start = protocol.get('started_from')
+    if start:
+        before = describe_selection(start, test)
+        selection += f', after {start["config"]}: {before["selection"]}'
+        on_test = on_test or before['on_test']
+    return dict(selection=selection, at=at, on_test=on_test, validation=protocol.get('validation') if chosen else None)
+
+
+def _shot_and_split(cfg: Config, train: Mapping[str, Any]) -> tuple[Any, Any]:
+    if 'n_shot' in train:  # The data set knows better than the variables, to which it need not refer.
+        if train.get('ann_file'):
+            return Path(train['ann_file']).stem, None
+        if train.get('split', 'train') != 'train':
+            return train['split'], None
+        shot, split = train['n_shot'], train.get('exp', cfg.get('split'))
+    elif 'shot' in cfg:
+        shot, split = cfg.shot, cfg.get('split')
+    else:
+        return None, cfg.get('split')
+    return ('full', None) if shot is None else (shot, split)
 
 
 def _text(value: Any) -> str | None:

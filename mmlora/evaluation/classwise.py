@@ -170,7 +170,7 @@ class ClasswiseMetric(BaseMetric):
         if missing:
             what = f'{type(self).__name__} is not defined for {len(missing)} of {len(values)} classes '
             what += f'({self.why_undefined} among {len(scores)}): {", ".join(missing)}'
-            if self.undefined == 'error' or (len(missing) == len(values) and self.undefined != 'nan'):
+            if self.undefined == 'error' or (len(missing) == len(values) and self.undefined not in ('nan', 'zero')):
                 raise ValueError(f'{what}. Evaluate on images of all classes, or see the argument undefined')
             print_log(f'{what}; undefined={self.undefined!r}', 'current', logging.WARNING)
         if self.average is None:

@@ -180,8 +180,8 @@ def _largest_remainder(
         middle = (under + over) / 2
         spent = sum(c * share for c, share in zip(cost, shares(middle), strict=True))
         under, over = (middle, over) if spent <= total else (under, middle)
-    wanted = shares(under)
-    ranks = [int(share) for share in wanted]
+    ranks = [int(share) for share in shares(under)]
+    wanted = [v * under for v in values]  # below the least rank too, so that who was lifted to it comes last
     left = total - sum(c * r for c, r in zip(cost, ranks, strict=True))
     while True:
         fits = [i for i in range(len(sites)) if cost[i] <= left and ranks[i] < high[i]]

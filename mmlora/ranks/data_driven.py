@@ -32,16 +32,18 @@ class InputCovariance:
 
     Args:
         in_features: Width of the input.
+        device: Where the inputs lie; on a CPU the products would take longer than the model.
     """
 
-    def __init__(self, in_features: int) -> None:
+    def __init__(self, in_features: int, device: torch.device | str = 'cpu') -> None:
+        like = dict(dtype=torch.float64, device=device)
         self.count = 0
-        self.sum = torch.zeros(in_features, dtype=torch.float64)
-        self.products = torch.zeros(in_features, in_features, dtype=torch.float64)
+        self.sum = torch.zeros(in_features, **like)
+        self.products = torch.zeros(in_features, in_features, **like)
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Add the tokens of an input ``(..., in)``."""
-        x = args[0].detach().flatten(0, -2).to('cpu', torch.float64)  # (tokens, in)
+        x = args[0].detach().flatten(0, -2).double()  # (tokens, in)
         self.count += x.shape[0]
         self.sum += x.sum(0)
         self.products += x.T @ x
@@ -70,7 +72,7 @@ def component_scores(pieces: Sequence[Piece], layers: Mapping[str, nn.Linear], s
     Raises:
         ValueError: A layer has no inputs, or inputs without variance.
     """
-    sums = {name: InputCovariance(layer.in_features) for name, layer in layers.items()}
+    sums = {name: InputCovariance(layer.in_features, layer.weight.device) for name, layer in layers.items()}
     handles = [layers[name].register_forward_pre_hook(own) for name, own in sums.items()]
     try:
         with torch.no_grad():

@@ -67,10 +67,19 @@ def test_report_of_several_labels(endo):
     assert 'of which 1 repeat a file' in str(report) and 'labels of an image: 1.71 on average, none in 1' in str(report)
 
 
+def test_report_of_images_without_any_class(lists):
+    (lists / 'none.json').write_text(json.dumps(dict(metainfo={}, data_list=[dict(img_path='a.png', gt_label=[])])))
+    options = dict(type='MultiLabelDataset', ann_file='none.json', data_root=str(lists))
+    assert 'none in 1 images' in str(check_data(config(2, train=options)))
+
+
 def test_leaks_are_problems(vtab, endo):
     report = check_data(config(train=eurosat(vtab), val=eurosat(vtab, split='val200')))
     assert len(report.problems) == 1
     assert report.problems[0].startswith('8 of the 8 images of val_dataloader are in train_dataloader too, such as /')
+    (vtab / 'link').symlink_to(vtab / 'eurosat')  # The same images by another path.
+    linked = dict(type='ListDataset', data_root=str(vtab / 'link'), ann_file='val200.txt', num_classes=10)
+    assert check_data(config(train=eurosat(vtab), val=linked)).problems[0].startswith('8 of the 8 images of val_')
     published = dict(type='Endoscopy', data_root=str(endo), n_shot=1)
     report = check_data(config(4, train=published, val=dict(split='official_val', **published)))
     assert '4 of the 22 images of val_dataloader are in train_dataloader too' in report.problems[0]
@@ -204,6 +213,17 @@ def test_width_of_several_labels_must_be_exact(lists):
     assert 'num_classes=3' in label_problem(FITS['own list of several labels'][0](lists), 4)
     assert '3 classes' in label_problem(Scores(), 4)
     assert label_problem(custom(lists), 4) is None
+
+
+@pytest.mark.parametrize('label, several, message', [
+    (-1, False, 'has the label -1 below 0'), (-100, False, 'has the label -100 below 0'),
+    ([0, -1], True, 'has the label -1 below 0'), ([], True, None),
+])
+def test_labels_below_0_do_not_fit(lists, label, several, message):
+    content = dict(metainfo=dict(classes=['a', 'b']), data_list=[dict(img_path='a.png', gt_label=label)])
+    (lists / 'below.json').write_text(json.dumps(content))
+    problem = label_problem((MultiLabelDataset if several else BaseDataset)('below.json', data_root=str(lists)), 2)
+    assert (message in problem) if message else problem is None
 
 
 def test_wrappers_are_looked_through(lists):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -231,6 +232,13 @@ class TestSettle:
         with pytest.raises(ValueError, match='samples by index'):
             next(training_batches(cfg, 0, 1))
 
+    @pytest.mark.parametrize('form', ['name', 'function in a config', 'function'])
+    def test_collated_as_the_runner_does(self, files, form):
+        cfg = config(files)
+        forms = {'name': dict(type='default_collate'), 'function in a config': dict(type=default_collate)}
+        cfg.train_dataloader['collate_fn'] = forms.get(form, default_collate)
+        assert next(training_batches(cfg, 0, 1))['inputs'].shape[0] == 4
+
     def test_a_checkpoint_with_a_table_wins(self, files, tmp_path):
         rows = [dict(module=f'layers.{i}.attn.{e}', rank=2) for i in range(2) for e in ('qkv', 'proj')]
         torch.save({'state_dict': {}, 'meta': {'mmlora': {'rank_table': dict(rows=rows)}}}, tmp_path / 'c.pth')
@@ -333,7 +341,11 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
     torch.manual_seed(rank)
     table = settle_ranks(config(Path(folder)))
-    (Path(folder) / f'{rank}.json').write_text(json.dumps(dict(table=table.to_dict(), read=len(READ))))
+    seen = len(READ)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        settle_ranks(config(Path(folder), rank_batches=0))
+    said = dict(table=table.to_dict(), read=seen, error=str(caught.value))
+    (Path(folder) / f'{rank}.json').write_text(json.dumps(said))
     torch.distributed.destroy_process_group()
 
 
@@ -344,6 +356,7 @@ def test_one_process_measures_and_all_get_its_table(files, tmp_path):
     one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
     assert one['table'] == two['table'] == settle_ranks(config(files)).to_dict()
     assert (one['read'], two['read']) == (32, 0)
+    assert 'rank_batches' in one['error'] and 'the first process could not' in two['error']
 
 
 class TestTool:

@@ -69,6 +69,11 @@ def test_a_config_without_a_criterion_is_refused(tmp_path):
         list(run_ablation([config], tmp_path))
 
 
+def test_two_configs_of_one_criterion_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got 2 configs for \['uniform'\]"):
+        list(run_ablation([CONFIGS[1], CONFIGS[1]], tmp_path))
+
+
 def test_the_interval_is_that_of_a_paired_t_test():
     first, second = [97.1, 98.2, 96.4, 97.9, 98.0], [96.0, 98.4, 95.1, 97.7, 96.9]
     interval = ttest_rel(first, second).confidence_interval()

@@ -117,9 +117,41 @@ def test_repeating_replaces_and_another_way_of_testing_adds(run):
         run_test(cfg, str(best), **options)
     ways = [(r['protocol']['tta'], r['protocol']['amp']) for r in read_records(folder / RESULTS)]
     assert ways == [(False, False), (True, False), (False, True)]
+    # A run of another seed in the same folder is another run.
+    entry = read_records(folder / RESULTS)[0]
+    write_record(folder, dict(entry, seed=7))
+    assert [r['seed'] for r in read_records(folder / RESULTS)] == [0, 0, 0, 7]
     (folder / RESULTS).unlink()
     tiny.call_tool('test', folder / 'tiny_vit.py', best, '--no-record')
     assert not (folder / RESULTS).exists()
+
+
+def test_early_stopping_on_test_data_is_said(tmp_path, images, other_images):
+    stop = dict(type='EarlyStoppingHook', monitor='accuracy/top1', patience=1, min_delta=200)
+    cfg = tiny.tiny_config(images, tmp_path, custom_hooks=[stop], default_hooks__checkpoint__interval=1)
+    train(cfg)
+    assert not (tmp_path / 'epoch_3.pth').exists()
+    protocol = tiny.load(tmp_path / 'epoch_2.pth')['meta']['mmlora']['protocol']
+    expected = 'early stopping by accuracy/top1 on '
+    found = describe_selection(protocol, protocol['validation'])
+    assert (found['selection'], found['on_test']) == (expected + 'TEST DATA', True)
+    found = describe_selection(protocol, dict(config={}, fingerprint='other'))
+    assert (found['selection'], found['on_test']) == (expected + 'validation data', False)
+    found = describe_selection(dict(protocol, step=3), protocol['validation'])  # It was not stopped.
+    assert (found['selection'], found['on_test']) == ('last epoch', False)
+
+
+def test_a_run_that_starts_from_a_checkpoint_says_how_that_was_chosen(run, tmp_path):
+    folder, cfg, best = run('test')
+    cfg.work_dir, cfg.load_from = str(tmp_path / 'second'), str(best)
+    cfg.default_hooks.checkpoint.pop('save_best')
+    train(cfg, validate=False)
+    cfg.train_cfg.max_epochs, cfg.load_from = 4, None
+    train(cfg, validate=False, resume='auto')
+    run_test(cfg, str(tmp_path / 'second' / 'epoch_4.pth'))
+    [record] = read_records(tmp_path / 'second' / RESULTS)
+    assert record['protocol']['selection'] == 'last epoch, after tiny_vit.py: best accuracy/top1 on TEST DATA'
+    assert record['protocol']['on_test'] is True
 
 
 def test_iterations_within_an_epoch(tmp_path, images):
@@ -209,12 +241,16 @@ def test_majority_rate():
     assert majority_rate(Listed(dict(img_path='a'))) is None and majority_rate([1]) is None
 
 
-@pytest.mark.parametrize('variables, labels', [
-    (dict(shot=None, split=2), dict(shot='full', split=None, dataset_name='VTAB1k-eurosat')),
-    (dict(method='A', dataset_name='b'), dict(method='A', dataset_name='b', shot=5, split=3)),
+@pytest.mark.parametrize('variables, data, labels', [
+    (dict(shot=None, split=2), dict(n_shot=None), dict(shot='full', split=None, dataset_name='VTAB1k-eurosat')),
+    (dict(method='A', dataset_name='b'), {}, dict(method='A', dataset_name='b', shot=5, split=3)),
+    # What the data set does counts, not a variable to which it does not refer.
+    (dict(shot=1, split=1), {}, dict(shot=5, split=3)),
+    (dict(shot=1, split=1), dict(split='train800'), dict(shot='train800', split=None)),
+    (dict(shot=1, split=1), dict(ann_file='lists/mine.txt'), dict(shot='mine', split=None)),
 ])
-def test_labels_of_a_run(variables, labels):
-    data = dict(type='VTAB1k', data_root='data/eurosat', n_shot=5, exp=3)
+def test_labels_of_a_run(variables, data, labels):
+    data = dict(type='VTAB1k', data_root='data/eurosat', split='train', n_shot=5, exp=3) | data
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='SeededDataset', dataset=data)), **variables))
     assert describe_run(cfg) | labels == describe_run(cfg)
 
@@ -224,7 +260,9 @@ def test_values_that_are_not_finite_become_nothing(tmp_path, runs):
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=Listed(dict(img_path='a', gt_label=0))),
                              model=torch.nn.Linear(2, 2))
     metrics = {'auc/per_class': [1.0, float('nan')], 'auc/mean': float('nan'), 'n': np.int64(3)}
-    record = make_record(cfg, runner, 'nowhere.pth', {}, metrics)
+    cut = dict(rank=None, fraction=0.5)
+    record = make_record(cfg, runner, 'nowhere.pth', dict(mmlora=dict(truncated=cut)), metrics)
+    assert record['protocol']['truncated'] == cut
     assert record['metrics'] == {'auc/per_class': [1.0, None], 'auc/mean': None, 'n': 3}
     assert record['checkpoint'] == dict(name='nowhere.pth', sha256=None)
     assert read_records(write_record(tmp_path, record)) == [record]
@@ -236,8 +274,9 @@ def test_tests_that_end_together_both_count(tmp_path, monkeypatch):
         return write_text(path, text)
 
     monkeypatch.setattr('mmlora.apis.records.write_text', slow_write)
-    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={}, protocol={},
-                  test=dict(config={}))
+    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={},
+                  protocol=dict(selection='unknown', at=None, on_test=None),
+                  test=dict(config={}, list=None, images=1, majority_rate=None))
     with ThreadPoolExecutor(4) as pool:
         for number in range(4):
             pool.submit(write_record, tmp_path, dict(record, checkpoint=dict(name=str(number))))

@@ -109,6 +109,21 @@ class TestSettle:
         expected = settle_ranks(config(dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT))).ranks
         assert settle_ranks(cfg).ranks == expected
 
+    def test_load_from_is_read_after_init_cfg(self, files, tmp_path):
+        state = torch.load(files['whole'], weights_only=True)
+        state = state.get('state_dict', state)
+        for key in state:
+            if key.endswith('attn.proj.weight'):
+                state[key][:, 1:] = 0
+        torch.save(state, tmp_path / 'other.pth')
+        backbone = dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT)
+        ranks = settle_ranks(config(backbone, load_from=str(tmp_path / 'other.pth'))).ranks
+        assert {rank for name, rank in ranks.items() if name.endswith('proj')} == {1}
+        state['backbone.layers.0.attn.proj.lora_A'] = torch.zeros(1, 1)
+        torch.save(state, tmp_path / 'published.pth')
+        cfg = config(backbone, load_from=str(tmp_path / 'published.pth'))
+        assert settle_ranks(cfg).ranks == settle_ranks(config(backbone)).ranks != ranks
+
     def test_the_hook_gives_criterion_and_budget(self, files):
         hook = dict(type='StableRankHook', budget=dict(mean_rank=3))
         backbone = dict(type='VitSR_LoRA', init_cfg=pretrained(files['vit']), **VIT)
@@ -259,6 +274,14 @@ class TestHook:
         run(cfg, work_dir, 3, resume=True, load_from=str(work_dir / 'epoch_1.pth'))
         epochs = [r['epoch'] for r in csv.DictReader((work_dir / 'stable_ranks.csv').open())]
         assert epochs == [e for e in '123' for _ in range(4)]
+
+    def test_ranks_of_zero_leave_nothing_to_track(self, files, work_dir):
+        cfg = self.config(files)
+        cfg.model.backbone.lora_ranks = 0
+        cfg.pop('rank_table')
+        run(cfg, work_dir, 1)
+        assert set(RankTable.load(work_dir / 'ranks.json').ranks.values()) == {0}
+        assert not (work_dir / 'stable_ranks.csv').exists()
 
     def test_the_table_must_fit_the_loaded_weights(self, files, work_dir):
         cfg = self.config(files)

@@ -11,8 +11,9 @@ from mmpretrain.registry import HOOKS, MODELS
 
 from mmlora.adapters import adapted_layers
 from mmlora.apis import parse_budget, ranks_from_checkpoint, settle_ranks
-from mmlora.engine import StableRankHook
+from mmlora.apis.rank_report import ranks_from_config
 from mmlora.engine.adaptation import describe_adaptation
+from mmlora.engine.rank_check import check_ranks, other_weights
 from mmlora.ranks import RankTable
 
 VIT = dict(
@@ -104,6 +105,25 @@ class TestCriteria:
         assert {row.criterion for row in table.rows} == {'random@2'} and all(r % 4 == 0 for r in table.ranks.values())
 
     @pytest.mark.parametrize(
+        ('own', 'hook', 'match'),
+        [
+            (dict(lora_ranks='stable_rank'), dict(criterion='energy@0.9'), "'stable_rank'.*criterion='energy@0.9'"),
+            (dict(lora_ranks='in21k-vit-b'), dict(criterion='stable_rank'), "'in21k-vit-b'.*'stable_rank'"),
+            (dict(rank_budget=dict(mean_rank=2)), dict(budget=dict(mean_rank=3)), "rank_budget=.*2.*budget=.*3"),
+        ],
+    )
+    def test_the_hook_does_not_ask_for_other_ranks_than_the_backbone(self, files, own, hook, match):
+        cfg = config(backbone(files, **own), custom_hooks=[dict(type='StableRankHook', **hook)])
+        with pytest.raises(ValueError, match=match):
+            settle_ranks(cfg)
+
+    def test_backbone_and_hook_may_ask_for_the_same(self, files):
+        both = dict(criterion='energy@0.5', budget=dict(mean_rank=3))
+        inner = backbone(files, lora_ranks=both['criterion'], rank_budget=both['budget'])
+        table = settle_ranks(config(inner, custom_hooks=[dict(type='StableRankHook', **both)]))
+        assert sum(table.ranks.values()) == 12 and table.rows[0].criterion == 'energy@0.5'
+
+    @pytest.mark.parametrize(
         ('case', 'match'),
         [
             (dict(lora_ranks=3, rank_per='slice'), "rank_per='slice' needs ranks from a criterion.*lora_ranks=3"),
@@ -168,8 +188,8 @@ class TestSlices:
         assert model.rank_table == table and ranks_of(model) == table.ranks
 
 
-class TestHook:
-    """The checks before training, on a model that is not run."""
+class TestRankCheck:
+    """Whether a table, some of whose rows are changed, fits a model and its weights."""
 
     def check(self, files, change, **case):
         cfg = config(backbone(files, **case), custom_hooks=[])
@@ -177,23 +197,22 @@ class TestHook:
         model = MODELS.build(cfg.model)
         model.init_weights()
         change(cfg.rank_table['rows'])
-        hook = StableRankHook()
-        hook._layers = adapted_layers(model.backbone)
-        hook.table = RankTable.from_dict(cfg.rank_table)
-        hook._check(None)
+        table, layers = RankTable.from_dict(cfg.rank_table), adapted_layers(model.backbone)
+        check_ranks(table, layers)
+        return other_weights(table, layers)
 
     @pytest.mark.parametrize('case', CASES, ids=lambda case: case['lora_ranks'])
     def test_a_table_that_fits(self, files, case):
-        self.check(files, lambda rows: None, **case)
+        assert self.check(files, lambda rows: None, **case) is None
 
     @pytest.mark.parametrize('case', CASES[:4], ids=lambda case: case['lora_ranks'])
     def test_values_of_other_weights(self, files, case):
-        with pytest.raises(ValueError, match='other weights than those loaded.*layers.1.attn.qkv'):
-            self.check(files, lambda rows: rows[-2].update(value=rows[-2]['value'] * 1.1), **case)
+        fault = self.check(files, lambda rows: rows[-2].update(value=rows[-2]['value'] * 1.1), **case)
+        assert 'other weights than those loaded' in fault and 'layers.1.attn.qkv' in fault
 
     @pytest.mark.parametrize('case', CASES[4:], ids=lambda case: case['lora_ranks'])
     def test_values_that_weights_do_not_decide_are_not_checked(self, files, case):
-        self.check(files, lambda rows: rows[0].update(value=99.0), **case)
+        assert self.check(files, lambda rows: rows[0].update(value=99.0), **case) is None
 
     def test_the_rank_of_a_slice(self, files):
         with pytest.raises(ValueError, match="layers.1.attn.qkv has ranks .*'v'.*the table says"):
@@ -236,6 +255,32 @@ class TestTool:
         assert 'criterion uniform' in said and 'note: peft adapts the fused projection' in said
         tiny.call_tool('stable_rank', *options, '--cfg-options', 'model.backbone.rank_per=slice')
         assert len(RankTable.load(tmp_path / 'ranks.json').rows) == 6
+
+    @pytest.mark.parametrize(
+        ('options', 'match'),
+        [
+            (['--config', 'c.py', '--slices', 'qkv', '--ffn'], '--ffn, --slices: for a checkpoint only'),
+            (['--config', 'c.py', '--alpha', '1'], '--alpha: for a checkpoint only'),
+            (['x.pth', '--cfg-options', 'a=1'], '--cfg-options need --config'),
+            (['x.pth', '--config', 'c.py'], 'give a checkpoint, or --config'),
+        ],
+    )
+    def test_options_that_would_do_nothing(self, options, match, capsys):
+        with pytest.raises(SystemExit):
+            tiny.call_tool('stable_rank', *options)
+        assert match in capsys.readouterr().err
+
+    def test_a_scaling_by_number(self, files, tmp_path):
+        tiny.call_tool('stable_rank', files / 'vit.pth', '--scaling', '0.5', '--out', tmp_path)
+        config = json.loads((tmp_path / 'peft_config.json').read_text())
+        assert config['lora_alpha'] == 0.5 * config['r']
+
+    def test_a_criterion_takes_the_place_of_what_the_hook_asks_for(self, files):
+        hook = dict(type='StableRankHook', criterion='energy@0.9', budget=dict(mean_rank=7))
+        cfg = config(backbone(files), custom_hooks=[hook])
+        assert ranks_from_config(cfg)[0].budget == dict(mean_rank=7)
+        table, _ = ranks_from_config(cfg, 'stable_rank')
+        assert table.budget is None and {row.criterion for row in table.rows} == {'stable_rank'}
 
     @pytest.mark.parametrize(
         ('text', 'budget'),

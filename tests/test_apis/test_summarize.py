@@ -19,9 +19,9 @@ ON_TEST = 'best accuracy/top1 on TEST DATA'
 
 
 def entry(value, dataset='toy', split=1, seed=0, metric=METRIC, images=100, rate=None, tta=False, at='epoch 20 of 20',
-          selection='last epoch', **more):
+          selection='last epoch', truncated=None, **more):
     protocol = dict(selection=selection, at=at, on_test={ON_TEST: True, 'unknown': None}.get(selection, False),
-                    validation=None, tta=tta, amp=False)
+                    validation=None, truncated=truncated, tta=tta, amp=False)
     return dict(
         method='SR-LoRA', dataset_name=dataset, backbone='ViT base', shot=1, split=split, seed=seed, config='c.py',
         metrics={metric: value}, checkpoint=dict(name='epoch_20.pth', sha256='ab'), protocol=protocol,
@@ -75,6 +75,7 @@ def test_seeds_of_one_split_are_runs_too(tmp_path):
     (dict(selection='epoch 12 of 20'), 'epoch 12 of 20'),
     (dict(selection='unknown', at=None), 'unknown'),
     (dict(tta=True), 'last epoch, TTA'),
+    (dict(truncated=dict(rank=None, fraction=0.5)), 'last epoch, ranks cut to fraction 0.5'),
     (dict(trained_on='elsewhere'), 'last epoch, trained on elsewhere'),
 ])
 def test_protocols_are_never_mixed(tmp_path, more, label):
@@ -116,6 +117,9 @@ def test_averaging_over_labels_is_said(tmp_path):
     summary = summarize([tmp_path], by=['method'])
     assert table(to_markdown(summary))[1] == ['SR-LoRA', 'last epoch', '50.00 ± 14.14 (2)']
     assert 'averages over shot: 1, 5' in summary.notes[0]
+    write_each(tmp_path, entry(40.0), entry(60.0, split=2, config='d.py', trainable_parameters=9))
+    assert [note.partition('runs of ')[2] for note in summarize([tmp_path]).notes] == [
+        'different config: c.py, d.py.', 'different trainable_parameters: 5, 9.']
 
 
 def test_runs_of_unequal_length_are_noted(tmp_path):
@@ -187,13 +191,22 @@ def test_csv_holds_every_result(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    write_each(tmp_path, entry(40.0), entry(50.0, 'medfmc', metric='auc/mean'), entry(None, 'empty'))
+    write_each(tmp_path, entry(40.0), entry(50.0, 'medfmc', metric='auc/mean'), entry(None, 'empty'),
+               entry(math.inf, 'endless'))
     (tmp_path / 'trained').mkdir()
     (tmp_path / 'trained' / 'last_checkpoint').write_text('x')
     text = to_markdown(summarize([tmp_path]))
-    assert f'Results without {METRIC}: 1, of medfmc.' in text and 'is not defined in' in text
+    assert f'Results without {METRIC}: 1, of medfmc.' in text and text.count('is not defined in') == 2
     assert f'Runs with checkpoints but no results: {tmp_path / "trained"}' in text
     assert table(text)[0][-1] == 'toy'
+
+
+def test_classes_without_a_value_are_counted(tmp_path):
+    values = {'auc/mean': 60.0, 'auc/undefined_classes': 1, METRIC: 50.0, 'accuracy/undefined_classes': 2}
+    write_each(tmp_path, *(entry(0.0, split=split, metrics=values) for split in (1, 2)))
+    [note] = summarize([tmp_path], 'auc/mean').notes
+    assert note.startswith('auc/mean of toy: 1 classes have no value')
+    assert summarize([tmp_path]).notes == []  # Accuracy leaves out no class.
 
 
 def broken(tmp_path, text):
@@ -207,10 +220,14 @@ def broken(tmp_path, text):
     (lambda p: broken(p, '{'), {}, ValueError, 'results.json is no JSON'),
     (lambda p: broken(p, '[]'), {}, ValueError, 'results.json was not written by tools/test.py'),
     (lambda p: write(p, entry(1.0, metrics=5)) or p, {}, ValueError, 'metrics of entry 0'),
+    (lambda p: write(p, entry(1.0, protocol={})) or p, {}, ValueError, 'protocol.selection of entry 0'),
+    (lambda p: write(p, entry(1.0, test=dict(list=5))) or p, {}, ValueError, 'test.list of entry 0'),
+    (lambda p: write(p, entry(1.0, images='many')) or p, {}, ValueError, 'test.images of entry 0'),
+    (lambda p: write(p, entry(1.0, rate='high')) or p, {}, ValueError, 'test.majority_rate of entry 0'),
     (lambda p: write(p, entry(1.0)) or p, dict(metric='f1'), ValueError, "metric 'f1'; there are accuracy/top1"),
     (lambda p: write(p, entry([1.0])) or p, {}, ValueError, 'is not a number'),
     (lambda p: write(p, entry(1.0)) or p, dict(by=['colour']), ValueError, 'grouped by colour; choose from method'),
-    (lambda p: write(p, entry(1.0, 'vtab1k-moon')) or p, {}, ValueError, "no set 'moon'"),
+    (lambda p: write(p, entry(1.0, 'vtab1k-moon')) or p, {}, ValueError, "'vtab1k-moon', but .*no set 'moon'"),
 ])
 def test_what_cannot_be_summarized(tmp_path, make, options, error, message):
     with pytest.raises(error, match=message):

@@ -33,7 +33,7 @@ def test_wrapped_data_sets_are_searched():
     assert [d.exp for d in cfg.train_dataloader.dataset.datasets] == [1, 4]
 
 
-@pytest.mark.parametrize('shot, folder', [(5, 'shot5_split1'), (None, 'shot-full_split1')])
+@pytest.mark.parametrize('shot, folder', [(5, 'shot5_split1_seed0'), (None, 'shot-full_split1_seed0')])
 def test_each_setting_has_a_folder_of_its_own(shot, folder):
     cfg = few_shot()
     cfg.shot = shot
@@ -41,6 +41,27 @@ def test_each_setting_has_a_folder_of_its_own(shot, folder):
     assert trained.work_dir == tested.work_dir == f'work_dirs/tiny_vit/{folder}'
     assert trained.train_dataloader.dataset.dataset.n_shot is shot
     assert prepare_train_cfg(cfg, work_dir='elsewhere').work_dir == 'elsewhere'
+
+
+def test_a_seed_that_is_drawn_by_chance_is_not_in_the_name():
+    cfg = few_shot()
+    cfg.randomness = dict(seed=None)
+    assert prepare_train_cfg(cfg).work_dir == 'work_dirs/tiny_vit/shot1_split1'
+    cfg.randomness = dict(seed=7)
+    assert prepare_train_cfg(cfg).work_dir == 'work_dirs/tiny_vit/shot1_split1_seed7'
+
+
+def test_a_longer_text_holds_the_values():
+    cfg = few_shot()
+    cfg.train_dataloader.dataset.ann_file = 'lists/train_{shot}-shot_exp{split}.txt'
+    cfg.merge_from_dict(dict(shot=5, split=2))
+    assert settle_variables(cfg) == dict(shot=5, split=2)
+    assert cfg.train_dataloader.dataset.ann_file == 'lists/train_5-shot_exp2.txt'
+    cfg = few_shot()
+    cfg.train_dataloader.dataset.ann_file = 'lists/train_{shot}-shot.txt'
+    cfg.shot = None
+    with pytest.raises(ValueError, match=r"ann_file writes 'shot' into a text, but its value is None"):
+        settle_variables(cfg)
 
 
 def test_a_config_without_variables_keeps_its_folder():
@@ -76,3 +97,9 @@ def test_a_run_that_is_over_cannot_be_given_another_shot():
     cfg.merge_from_dict(dict(shot=5))
     with pytest.raises(ValueError, match="'shot': 5.*comes too late.*'shot': 1"):
         prepare_train_cfg(cfg)
+
+
+def test_a_loader_that_is_built_already_has_no_variables():
+    cfg = few_shot()
+    cfg.val_dataloader = object()
+    assert settle_variables(cfg) == {'shot': 1, 'split': 1}

@@ -164,3 +164,10 @@ def test_the_published_spu_is_the_same_everywhere():
     hooks = [catalogue.load(name).custom_hooks for name in catalogue.sr_lora() if 'published-code/sr-lora_vit' in name]
     assert len(hooks) == 5 and all(found == hooks[0] for found in hooks)  # test_runs.py trains with one of them
     assert [(hook.per, hook.targets) for hook in hooks[0][1:]] == [('forward', 'attn.qkv'), ('iteration', 'attn.proj')]
+
+
+def test_both_published_endo_configs_fill_undefined_classes_as_published():
+    names = [name for name in catalogue.sr_lora() if 'published-code/' in name and 'medfmc-endo' in name]
+    for evaluator in (catalogue.load(name).test_evaluator for name in names):
+        assert [metric['undefined'] for metric in evaluator] == ['zero', 'reference']
+    assert len(names) == 2

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS, MODELS
 
 from mmlora.apis import settle_variables
-from mmlora.apis.variables import describe_variables
+from mmlora.apis.variables import name_run
 from mmlora.models.backbones.skeleton import Skeleton
 
 README = (catalogue.CONFIGS / 'sr_lora' / 'README.md').read_text(encoding='utf-8')
@@ -161,7 +161,9 @@ def test_the_loop_trains_and_tests_every_config_with_every_list(tmp_path):
     for one, other in zip(trained, tested, strict=True):
         stem, split = one[1].rsplit('/', 1)[1].removesuffix('.py'), one[4].removeprefix('split=')
         assert one[1] == other[1] and f'sr_lora/{stem}' in LEAVES
-        assert other[2] == f'work_dirs/{stem}/{describe_variables(dict(shot=1, split=int(split)))}/epoch_20.pth'
+        run = name_run(Config(dict(randomness=dict(seed=666))), dict(shot=1, split=int(split)))
+        assert other[2] == f'work_dirs/{stem}/{run}/epoch_20.pth'
+        assert one[-3:] == other[-3:] == ['shot=1', f'split={split}', 'randomness.seed=666']
 
 
 @pytest.mark.parametrize('text', [README, PAPERS], ids=['README', 'from_the_papers'])

@@ -159,6 +159,17 @@ def test_tool_asks_for_one_source(args):
         call_tool('make_splits', 'fewshot', *args)
 
 
+@pytest.mark.parametrize('args, message', [
+    (['--dataset', 'vtab1k', '--multi-label'], '--multi-label goes with --list alone'),
+    (['--dataset', 'vtab1k', '--num-classes', '2'], '--num-classes goes with --list alone'),
+    (['--list', 'a.txt', '--out', 'x', '--name', 'dtd'], '--name goes with --dataset alone'),
+])
+def test_tool_refuses_options_that_it_would_not_use(capsys, args, message):
+    with pytest.raises(SystemExit):
+        call_tool('make_splits', 'fewshot', *args)
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_splits_of_glyphs_are_the_committed_ones(root, tmp_path):
     assert call_tool('make_splits', 'glyphs', '--out', tmp_path) == 0

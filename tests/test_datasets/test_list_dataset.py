@@ -87,6 +87,7 @@ def test_images_of_another_list_are_left_out(folder):
     ('a.csv', 'image,label\n0.png,0,1', {}, 'another number of fields'),
     ('a.csv', 'image,label\n0.png', {}, 'another number of fields'),
     ('a.csv', 'image,label\n"0.png,0', {}, 'not a CSV table'),
+    ('a.csv', '"image,label\n0.png,0', {}, 'line 1: not a CSV table'),
     ('a.csv', 'image,label\n/0.png,0', {}, 'absolute path'),
     ('a.csv', 'image,label\n0.png,0|0', dict(multi_label=True), 'label twice'),
     ('a.csv', 'image,cat,dog,7\n0.png,0,2,0', dict(multi_label=True), "'2' in column 'dog'"),

@@ -82,6 +82,12 @@ def test_faults_are_quoted(tmp_path, text, multi_label, message):
     assert 'list.txt' in str(error.value)
 
 
+def test_long_lines_are_quoted_in_part(tmp_path):
+    with pytest.raises(ValueError, match=r"line 1: 'a.png 1 1 .*'\.\.\. has no label") as error:
+        read_list(write(tmp_path, 'a.png ' + '1 ' * 20000 + 'x'))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
 def test_unknown_number_of_classes(tmp_path):
     assert read_list(write(tmp_path, 'a.png 700'))[0].label == 700
     with pytest.raises(ValueError, match='below 0'):
@@ -114,3 +120,9 @@ def test_message_on_missing_images_counts_and_names(tmp_path):
         check_images_exist(tmp_path, ['a.png', 'b', 'c', 'd', 'e', 'e'], 'x.txt')
     with pytest.raises(FileNotFoundError, match='there is no folder'):
         check_images_exist(tmp_path / 'none', ['a.png'], 'x.txt')
+
+
+def test_names_that_a_disk_lists_in_other_letters_are_there(tmp_path, monkeypatch):
+    (tmp_path / 'a.png').touch()
+    monkeypatch.setattr('mmlora.datasets.list_files._names_in', lambda folder: {'A.PNG'})
+    assert missing_images(tmp_path, ['a.png', 'b.png']) == ['b.png']

@@ -154,6 +154,8 @@ def test_a_class_without_images_is_left_out_and_reported(metric, mean, by_class,
 @pytest.mark.parametrize('metric', [row[0] for row in HONEST[:2]], ids=['ROCAUC', 'MeanAveragePrecision'])
 def test_no_class_with_a_value_is_an_error(metric):
     samples = multi_label(SCORES, np.zeros_like(TARGETS))
+    zero = evaluate(samples, type='MeanAveragePrecision', undefined='zero')  # As mmpretrain counts it.
+    assert list(zero.values()) == [0, TARGETS.shape[1]]
     with pytest.raises(ValueError, match='not defined for 3 of 3 classes'):
         evaluate(samples, **metric)
     [mean, _] = evaluate(samples, undefined='nan', **metric).values()

@@ -83,6 +83,12 @@ def test_equal_values_get_equal_ranks_under_a_budget_of_parameters(costs, seed):
     assert max(ranks) - min(ranks) <= 1
 
 
+def test_what_is_left_goes_last_to_sites_that_were_lifted_to_their_least_rank():
+    # 5 are left over. The first site would need 20; the others stand at their least rank, above their share.
+    sites = [Site(9.0, 20, 40), Site(0.0, 3, 40), Site(1.0, 3, 40)]
+    assert allocate(sites, {'params': 223, 'r_min': 3}) == [10, 3, 4]
+
+
 def test_component_scores_compete_over_all_sites():
     sites = [Site(0, 1, 4, [0.9, 0.05, 0.03, 0.02]), Site(0, 1, 4, [0.4, 0.3, 0.2, 0.1])]
     assert allocate(sites, {'mean_rank': 2}) == [1, 3]

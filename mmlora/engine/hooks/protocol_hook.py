@@ -13,18 +13,30 @@ from ..protocol import describe_data, describe_run, plain_data_config
 class ProtocolHook(Hook):
     """Put labels, progress and validation data of a run into ``meta['mmlora']['protocol']`` of its checkpoints.
 
-    Warns where the test data choose the checkpoint. See :mod:`mmlora.engine.protocol`.
+    A run that starts from a checkpoint of another one (``load_from``) keeps the protocol of that, too. Warns where the
+    test data choose the checkpoint. See :mod:`mmlora.engine.protocol`.
     """
 
     priority = 'LOW'  # Before the checkpoint hook, which turns everything into plain data.
 
     def __init__(self) -> None:
         self._facts: dict[str, Any] = {}
+        self._started_from: dict[str, Any] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Note the protocol of the checkpoint that the run starts from; one that goes on keeps what it had noted."""
+        protocol = ((checkpoint.get('meta') or {}).get('mmlora') or {}).get('protocol')
+        self._started_from = (protocol or {}).get('started_from') if runner._resume else protocol
 
     def before_train(self, runner: Runner) -> None:
         """Find out which data validate the run."""
-        self._facts = describe_run(runner.cfg)
-        self._facts['validation'] = None
+        stopping = [hook.monitor for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+        self._facts = dict(
+            describe_run(runner.cfg),
+            validation=None,
+            early_stopping=', '.join(stopping) or None,
+            started_from=self._started_from,
+        )
         if runner.val_loop is None:
             return
         config = (runner.cfg.get('val_dataloader') or {}).get('dataset')

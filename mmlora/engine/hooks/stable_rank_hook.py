@@ -1,35 +1,21 @@
 """Report, check, export and track the ranks of an adapted model."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...adapters import LowRankLinear, adapted_layers
-from ...io.atomic import write_text
+from ...adapters import adapted_layers
 from ...io.rank_files import write_exports
-from ...io.spectrum_cache import SpectrumCache
 from ...models.backbones.adapt import find_adapted
-from ...ranks import (
-    RankTable,
-    Spectrum,
-    check_budget,
-    is_criterion,
-    product_spectrum,
-    resolve_criterion,
-    slice_rows,
-    spectrum,
-    stable_rank,
-)
-from ...ranks.nested import Rank
+from ...ranks import RankTable, check_budget, resolve_criterion
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
+from ..rank_check import check_ranks, other_weights
+from ..rank_track import RankTrack
 
 TRACK_FILE = 'stable_ranks.csv'
 
@@ -78,9 +64,7 @@ class StableRankHook(Hook):
         self.strict = strict
         self.out_dir = out_dir
         self.table: RankTable | None = None
-        self._layers: dict[str, LowRankLinear] = {}
-        self._track: list[dict] = []
-        self._frozen: dict[str, float] = {}
+        self._track: RankTrack | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Find the table, check it against the loaded weights, report and export it.
@@ -95,15 +79,21 @@ class StableRankHook(Hook):
                 f'{len(backbones)} {list(backbones)}'
             )
         backbone = next(iter(backbones.values()))
-        self._layers = adapted_layers(backbone)
+        layers, folder = adapted_layers(backbone), Path(self.out_dir or runner.work_dir)
         settled = runner.cfg.get('rank_table')
         self.table = RankTable.from_dict(settled, 'cfg.rank_table') if settled else backbone.rank_table
-        self._check(runner)
+        check_ranks(self.table, layers)
+        fault = other_weights(self.table, layers)
+        if fault and self.strict:
+            raise ValueError(f'{fault}. StableRankHook(strict=False) accepts that')
+        if fault:
+            runner.logger.warning(fault)
+        # With ranks of 0 alone there is nothing to track.
+        self._track = RankTrack(layers, folder / TRACK_FILE, runner.iter) if layers else None
         runner.logger.info(f'Ranks:\n{self.table}')
         if is_main_process():
-            files = write_exports(self.table, self.out_dir or runner.work_dir)
+            files = write_exports(self.table, folder)
             runner.logger.info(f'Ranks written to {", ".join(str(f) for f in files.values())}')
-            self._track = _read_track(self._track_file(runner), runner.iter)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the table into the meta of the checkpoint."""
@@ -122,96 +112,8 @@ class StableRankHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, epoch: int, iteration: int) -> None:
-        rows = [self._measure(epoch, iteration, name, layer) for name, layer in self._layers.items()]
-        self._track += rows
-        out = io.StringIO()
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(self._track)
-        write_text(self._track_file(runner), out.getvalue())
-        known = [row for row in rows if row['change'] != '']
-        if known:
-            mean = sum(row['change'] for row in known) / len(known)
-            relative = sum(row['relative_norm'] for row in known) / len(known)
-            runner.visualizer.add_scalars(
-                {'stable_rank/change': mean, 'stable_rank/relative_norm': relative},
-                step=epoch if self.by_epoch else iteration,
-            )
-
-    def _check(self, runner: Runner) -> None:
-        layers = self._layers
-        adapted = {row.module for row in self.table.rows if row.rank}
-        other = adapted ^ set(layers)
-        if other:
-            raise ValueError(f'the rank table and the model adapt different modules: {sorted(other)[:5]}')
-        for module, rank in self.table.ranks.items():
-            if module in layers and not _takes(rank, layers[module].ranks):
-                raise ValueError(f'{module} has ranks {layers[module].ranks}, the table says {rank}')
-        self._check_values(runner)
-
-    def _check_values(self, runner: Runner) -> None:
-        # Only what the weights alone decide can be computed again. The cache was filled when the ranks were settled.
-        cache = SpectrumCache()
-        for row in self.table.rows:
-            layer = self._layers.get(row.module)
-            if layer is None or row.value is None or layer.weight.requires_grad or not is_criterion(row.criterion):
-                continue
-            criterion = resolve_criterion(row.criterion)
-            if criterion.reads not in ('norms', 'values'):
-                continue
-            rows = slice_rows(row.module, row.slice, layer.weight.shape[0])
-            value = criterion.value(spectrum(layer.weight[rows], row.label, cache, criterion.reads))
-            if abs(value - row.value) > 1e-3 * row.value:
-                text = (
-                    f'the rank table ({self.table.source}) was computed from other weights than those loaded: '
-                    f'{row.criterion} of {row.label} is {value:.4f} here, the table says {row.value:.4f}'
-                )
-                if self.strict:
-                    raise ValueError(f'{text}. StableRankHook(strict=False) accepts that')
-                runner.logger.warning(text)
-                return
-
-    def _measure(self, epoch: int, iteration: int, name: str, layer: LowRankLinear) -> dict:
-        weight = layer.frozen_weight
-        if name not in self._frozen or layer.weight.requires_grad:
-            self._frozen[name] = stable_rank(spectrum(weight, name))
-        change = _change_spectrum(layer)
-        norm = float(weight.detach().float().norm())
-        return {
-            'epoch': epoch,
-            'iter': iteration,
-            'module': name,
-            'weight': self._frozen[name],
-            'change': '' if change is None else stable_rank(change),
-            'relative_norm': 0.0 if change is None else change.fro / norm,
-        }
-
-    def _track_file(self, runner: Runner) -> Path:
-        return Path(self.out_dir or runner.work_dir) / TRACK_FILE
-
-
-def _takes(rank: Rank, own: Mapping[str, int]) -> bool:
-    """Return whether a layer has the ranks that a table says; slices of rank 0 are not adapted."""
-    if isinstance(rank, Mapping):
-        return {name: r for name, r in rank.items() if r} == dict(own)
-    return set(own.values()) == {rank}
-
-
-def _change_spectrum(layer: LowRankLinear) -> Spectrum | None:
-    """Return the spectrum of the change, or None while it is zero; from the factors alone where they say it all."""
-    if not layer.additive:
-        delta = layer.delta().detach()
-        return spectrum(delta, reads='norms') if delta.any() else None
-    factors = layer.factors()
-    scalings = layer.scalings
-    a = torch.cat([pair[0] for pair in factors.values()])
-    b = torch.block_diag(*(pair[1] * scalings[name] for name, pair in factors.items()))
-    return product_spectrum(b, a)
-
-
-def _read_track(path: Path, iteration: int) -> list[dict]:
-    """Return the entries of an earlier run up to the iteration that a resumed run starts from."""
-    if not path.is_file() or not iteration:
-        return []
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8')))
-    return [row for row in rows if (row.get('iter') or '').isdigit() and int(row['iter']) <= iteration]
+        if self._track is None:
+            return
+        means = {f'stable_rank/{key}': mean for key, mean in self._track.add(epoch, iteration).items()}
+        if means:
+            runner.visualizer.add_scalars(means, step=epoch if self.by_epoch else iteration)

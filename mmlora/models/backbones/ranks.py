@@ -15,6 +15,7 @@ from ...io.weights import unwrap
 from ...ranks import (
     CRITERIA,
     PRESETS,
+    Criterion,
     RankRow,
     RankTable,
     build_rank_table,
@@ -133,7 +134,7 @@ def _text(lora_ranks: Any) -> str:
     return str(lora_ranks or DEFAULT)
 
 
-def _criterion(lora_ranks: Any) -> Any:
+def _criterion(lora_ranks: Any) -> Criterion:
     try:
         return resolve_criterion(_text(lora_ranks))
     except ValueError as error:
