@@ -18,6 +18,7 @@ layer. S_in is zero then. With S_out zero instead, a step of Adam would move the
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -38,7 +39,13 @@ def rescaled(weight: Tensor, s_out: Tensor, s_in: Tensor) -> Tensor:
         s_in: Scales of the inputs, ``(r, in)``.
     """
     wide = weight.to(torch.promote_types(weight.dtype, s_in.dtype))
-    return torch.addcmul(wide, wide, s_out @ s_in)
+    with _no_autocast(weight):  # It would round the mask.
+        return torch.addcmul(wide, wide, s_out @ s_in)
+
+
+def _no_autocast(tensor: Tensor) -> AbstractContextManager:
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class _Rescale(torch.autograd.Function):
@@ -48,8 +55,8 @@ class _Rescale(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, s_out: Tensor, s_in: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, rescaled(weight, s_out, s_in).to(x.dtype), bias)
+        with _no_autocast(x):
+            return F.linear(x, rescaled(weight, s_out, s_in).to(bias.dtype), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -61,19 +68,21 @@ class _Rescale(torch.autograd.Function):
         x, weight, s_out, s_in = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *needs_scales = ctx.needs_input_grad
         grad_x = grad_weight = grad_bias = grad_out = grad_in = None
-        with torch.autocast(x.device.type, enabled=False):
+        wide = torch.promote_types(weight.dtype, s_in.dtype)
+        with _no_autocast(x):
             rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
             if needs_x:
                 grad_x = grad @ rescaled(weight, s_out, s_in).to(grad.dtype)
             if needs_bias:
                 grad_bias = rows.sum(0)
             if needs_weight or any(needs_scales):
-                dense = (rows.t() @ x.reshape(-1, x.shape[-1])).to(s_in.dtype)  # (out, in)
+                dense = (rows.t() @ x.reshape(-1, x.shape[-1])).to(wide)  # (out, in)
             if needs_weight:
                 grad_weight = rescaled(dense, s_out, s_in).to(weight.dtype)
             if any(needs_scales):
                 dense = dense * weight
-                grad_out, grad_in = dense @ s_in.t(), s_out.t() @ dense
+                grad_out = (dense @ s_in.t().to(wide)).to(s_out.dtype)
+                grad_in = (s_out.t().to(wide) @ dense).to(s_in.dtype)
         return grad_x, grad_weight, grad_bias, grad_out, grad_in
 
 
@@ -88,8 +97,12 @@ def rescaled_linear(x: Tensor, weight: Tensor, bias: Tensor, s_out: Tensor, s_in
         s_in: Scales of the inputs, ``(r, in)``.
     """
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return _Rescale.apply(x.to(dtype), weight, bias.to(dtype), s_out, s_in)
+    dtype = weight.dtype
+    # As of F.linear: autocast leaves float64 alone, and without it x must be of the type of the weight.
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+        x = x.to(dtype)
+    return _Rescale.apply(x, weight, bias.to(dtype), s_out, s_in)
 
 
 def published_init(s_out: Tensor, s_in: Tensor) -> None:

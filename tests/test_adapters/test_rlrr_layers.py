@@ -221,6 +221,37 @@ def test_the_frozen_weight_can_learn_too():
             torch.testing.assert_close(adapted.get_parameter(name).grad, p.grad, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize('base', [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize('learned', [torch.float32, torch.bfloat16])
+def test_learned_tensors_of_a_narrower_type_learn(base, learned):
+    layer = fill(RLRRLinear(6, 4, rank=2, dtype=base, lora_dtype=learned))
+    y = layer(torch.randn(3, 6, dtype=base))
+    assert y.dtype == base
+    y.sum().backward()
+    for name, p in layer.adapter_parameters().items():
+        assert p.grad.dtype == learned and p.grad.any(), name
+
+
+def test_types_are_those_of_a_plain_layer():
+    layer = RLRRLinear(6, 4)
+    for x in (torch.randn(3, 6, dtype=torch.float64), torch.ones(3, 6, dtype=torch.int64)):
+        with pytest.raises(RuntimeError, match='dtype'):
+            layer(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert layer.double()(torch.randn(3, 6, dtype=torch.float64)).dtype == torch.float64
+    assert layer.to('meta')(torch.randn(3, 6, dtype=torch.float64, device='meta')).shape == (3, 4)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_autocast_does_not_round_the_change(case):
+    _, adapted, _ = build(case)
+    fill(adapted).float()
+    expected = adapted.changed()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        for one, other in zip(adapted.changed(), expected, strict=True):
+            assert one is other or torch.equal(one, other)
+
+
 def test_nothing_of_the_size_of_the_weight_is_kept_for_the_gradient():
     _, adapted, x = build('rlrr')
     own = {p.data_ptr() for p in adapted.parameters()}
