@@ -364,12 +364,16 @@ class TestLoadGuard:
                     r'layers.0.ffn.layers.1.lora_A',
                 ),
                 (
+                    lambda s: s.update({'layers.0.attn.qkv.lora_A.weight': torch.zeros(1, 16)}),
+                    r'has 1 of \d+ \(layers.0.attn.qkv.lora_A.weight\)',
+                ),
+                (
                     lambda s: s.update({'layers.1.attn.proj.lora_A': torch.zeros(2, 16)}),
                     r'another rank.*lora_A is \(2, 16\).*\(1, 16\).*settle_ranks',
                 ),
                 (lambda s: [s.update({f'x.{k}': s.pop(k)}) for k in list(s)], r'None of its keys fit'),
             ],
-            ids=['missing', 'misshapen', 'factor_missing', 'factor_extra', 'other_rank', 'prefix'],
+            ids=['missing', 'misshapen', 'factor_missing', 'factor_extra', 'factor_in_a_module', 'other_rank', 'prefix'],
         )
         def test_what_does_not_fit(self, state, tmp_path, how, change, match):
             change(state)

@@ -16,8 +16,8 @@ from ...io.published import convert_published
 DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
 """Buffers that follow from the architecture; a checkpoint may lack them."""
 
-LEARNED = re.compile(r'(^|\.)(lora|rlrr|ssf)_[^.]*$')
-"""The names of learned tensors, of whatever kind of adapter."""
+LEARNED = re.compile(r'(^|\.)(lora|rlrr|ssf)_')
+"""Begins the names of learned tensors, of whatever kind of adapter, and of the modules in which others hold them."""
 
 
 class LoadGuard:
