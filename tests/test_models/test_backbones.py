@@ -373,7 +373,7 @@ class TestLoadGuard:
                 ),
                 (lambda s: [s.update({f'x.{k}': s.pop(k)}) for k in list(s)], r'None of its keys fit'),
             ],
-            ids=['missing', 'misshapen', 'factor_missing', 'factor_extra', 'factor_in_a_module', 'other_rank', 'prefix'],
+            ids=['missing', 'misshapen', 'factor_missing', 'factor_extra', 'factor_module', 'other_rank', 'prefix'],
         )
         def test_what_does_not_fit(self, state, tmp_path, how, change, match):
             change(state)
