@@ -156,6 +156,8 @@ CASES = {
     'vit_rank2': (dict(type='RLRRViT', lora_ranks=2, rlrr_init='identity', **VIT), 8),
     'vit_ranks': (dict(type='RLRRViT', lora_ranks=[[1, 2, 3, 0], [{'q': 2, 'k': 0, 'v': 1}, 1, 0, 1]], **VIT), 8),
     'vit_avg': (dict(type='RLRRViT', out_type='avg_featmap', **VIT), 8),
+    'vit_pre_norm': (dict(type='RLRRViT', pre_norm=True, **VIT), 8),
+    'vit_patches_without_bias': (dict(type='RLRRViT', patch_cfg=dict(bias=False), **VIT), 8),
     'swin': (dict(type='RLRRSwin', **SWIN), 32),
     'swin_stage_list': (
         dict(type='RLRRSwin', stage_cfgs=[dict(block_cfgs=dict(window_size=2)), dict()], **SWIN), 32

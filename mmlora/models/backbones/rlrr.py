@@ -36,7 +36,7 @@ class RLRR:
         rank_per: ``'layer'`` or ``'slice'``, for ranks from a criterion.
         rlrr_init: ``'published'`` starts near the frozen function, ``'identity'`` at it.
         drop_mode: What ``drop_path_rate`` of the backbone does, a name in :data:`DROP_MODES`; as published by default.
-        frozen: False lets the whole backbone learn beside the adapters.
+        frozen: False lets what is not adapted learn too, such as the position embedding.
         **kwargs: Of the backbone.
 
     Raises:

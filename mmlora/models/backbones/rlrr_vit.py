@@ -27,3 +27,16 @@ class RLRRViT(RLRR, VisionTransformer):
     @classmethod
     def _sites(cls, arch: Mapping[str, Any]) -> list:
         return [[f'layers.{block}.{end}' for end in cls.linears] for block in range(arch['num_layers'])]
+
+    @classmethod
+    def merged_config(cls, cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config of the backbone without adapters that takes the merged weights: its patches have a bias.
+
+        Args:
+            cfg: The config of the adapted backbone; with ``pre_norm`` the patch embedding has no bias of its own.
+        """
+        bare = cls.bare_config(cfg)
+        patches = bare.get('patch_cfg', {})
+        if patches.get('bias', not bare.get('pre_norm', False)):
+            return bare
+        return bare | dict(patch_cfg={**patches, 'bias': True})
