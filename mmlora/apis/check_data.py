@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..datasets.list_files import missing_images
+from .class_names import names_problems
 from .labels import (
     declared_classes,
     describe_dataset,
@@ -132,7 +133,7 @@ def check_data(cfg: Config) -> DataReport:
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    report = DataReport([], [], [])
+    report, built = DataReport([], [], []), []
     loaders = [name for name in LOADERS if cfg.get(name)]
     if not loaders:
         raise ValueError(f'the config has none of {", ".join(LOADERS)}')
@@ -148,6 +149,9 @@ def check_data(cfg: Config) -> DataReport:
             report.problems.append(f'{name}: {error}')
         else:
             report.loaders.append(_inspect(name, dataset, head_classes(cfg), report))
+            built.append((name, list(plain_datasets(dataset))))
+    if head_classes(cfg):  # Without a head labels may have a meaning in each set alone, as in retrieval.
+        report.problems += names_problems(built)
     _compare(report)
     return report
 
