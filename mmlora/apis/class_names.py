@@ -1,8 +1,11 @@
 """Whether the labels of several data sets mean the same, by the names of their classes."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
+
+from mmengine.logging import print_log
 
 _SHOWN = 8  # Names that a message lists.
 
@@ -85,7 +88,7 @@ def moved_names(names: Sequence[str], trained: Sequence[str]) -> list[str]:
 def trained_names_problem(loader: str, dataset: Any, trained: Sequence[str]) -> str | None:
     """Say which labels of a test set mean another class than those that a checkpoint was trained with, or None.
 
-    A test set may lack the last classes or call classes otherwise.
+    A test set may lack the last classes. It may also call classes otherwise, which is logged as a warning.
 
     Args:
         loader: Name of the loader.
@@ -94,11 +97,15 @@ def trained_names_problem(loader: str, dataset: Any, trained: Sequence[str]) -> 
     """
     names, trained = class_names(dataset), tuple(map(str, trained))
     moved = moved_names(names, trained)
+    text = f'{loader} has the classes {_listed(names)}, the checkpoint {_listed(trained)}'
     if not moved:
+        if trained and names != trained[:len(names)]:
+            print_log(f'{text}: the result counts only if these are other names for the same classes.',
+                      logger='current', level=logging.WARNING)
         return None
     name = moved[0]
-    text = (f'{loader} has the classes {_listed(names)}, the checkpoint {_listed(trained)}: the labels do not mean the '
-            f'same ({name!r} is {names.index(name)} here and was {trained.index(name)} in training)')
+    text += (f': the labels do not mean the same ({name!r} is {names.index(name)} here and was {trained.index(name)} '
+             'in training)')
     empty = [name for name in _empty_folders(dataset) if name not in trained]
     if empty:
         text += f'; {_listed(empty)} of {loader} has no images: remove it, or fill it'

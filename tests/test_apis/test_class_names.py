@@ -103,6 +103,18 @@ def test_of_a_checkpoint_only_what_moved_matters(folders):
     assert trained_names_problem('test', folder(folders, 'cut'), SHAPES) is None
 
 
+@pytest.mark.parametrize('part, trained, warned', [
+    ('cut', SHAPES, False), ('cut', ('a bar', 'square'), True), ('cut', SHAPES[:1], True), ('train', (), False),
+    ('train', ['a', 'b', 'c'], True),
+])
+def test_other_names_than_in_training_are_told(folders, monkeypatch, part, trained, warned):
+    told = []
+    monkeypatch.setattr('mmlora.apis.class_names.print_log', lambda text, **options: told.append(text))
+    assert trained_names_problem('test_dataloader', folder(folders, part), trained) is None
+    assert len(told) == warned
+    assert not warned or 'counts only if these are other names for the same classes' in told[0]
+
+
 def as_runner(**datasets):
     loops = {f'{part}_loop': SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
              for part, dataset in datasets.items()}
