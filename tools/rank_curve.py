@@ -16,6 +16,7 @@ from mmengine.config import Config, DictAction
 
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack, in worker processes too)
 from mmlora.apis.distributed import LAUNCHERS, stop_processes
+from mmlora.apis.options import merge_options
 from mmlora.apis.rank_curve import SPLITS, rank_curve
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        merge_options(cfg, args.cfg_options)
         rank_curve(
             cfg,
             args.checkpoint,

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack)
 from mmlora.apis import truncate_checkpoint
+from mmlora.apis.options import merge_options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        merge_options(cfg, args.cfg_options)
         cut = truncate_checkpoint(cfg, args.checkpoint, args.out, rank=args.rank, fraction=args.fraction)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
