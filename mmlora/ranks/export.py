@@ -6,6 +6,7 @@ import re
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .table import RankRow, RankTable
 
@@ -68,6 +69,7 @@ def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel('rank')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f'{title}: {_how(table)}', fontsize=10)
     if len(groups) > 1:
         figure.legend(fontsize=8, loc='outside right upper')
