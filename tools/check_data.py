@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack)
 from mmlora.apis import check_data
+from mmlora.apis.options import merge_options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,8 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         cfg = Config.fromfile(args.config)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
         report = check_data(cfg, read_all=args.read_all)
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
