@@ -48,7 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     glyphs.add_argument('--out', type=Path, default=Path('data_splits/glyphs'))
     args = parser.parse_args(argv)
     if args.command == 'fewshot' and bool(args.dataset) == bool(args.list):
-        parser.error('give either --dataset or --list')
+        parser.error('give either --dataset, a published data set (--data-root is its folder), or --list, a folder '
+                     'with one folder of images per class, or a list file (.txt, .csv, .json)')
     if args.command == 'fewshot' and args.list and not args.out:
         parser.error('--list needs --out')
     if args.command == 'fewshot':

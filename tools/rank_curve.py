@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate a trained adapter at lower ranks, and write rank_curve.csv and rank_curve.png.
+"""Evaluate a trained adapter at lower ranks, print the curve, and write rank_curve.csv and rank_curve.png.
 
 Example::
 
@@ -9,12 +9,14 @@ Example::
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 
 from mmengine.config import Config, DictAction
 
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack, in worker processes too)
 from mmlora.apis.distributed import LAUNCHERS, stop_processes
+from mmlora.apis.options import merge_options
 from mmlora.apis.rank_curve import SPLITS, rank_curve
 
 
@@ -56,26 +58,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Evaluate from the command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate from the command line and return the exit status."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    rank_curve(
-        cfg,
-        args.checkpoint,
-        ranks=args.ranks,
-        fractions=args.fractions,
-        split=args.split,
-        rescale=not args.keep_scaling,
-        out=args.out,
-        work_dir=args.work_dir,
-        amp=args.amp,
-        launcher=args.launcher,
-    )
+    try:
+        cfg = Config.fromfile(args.config)
+        merge_options(cfg, args.cfg_options)
+        rank_curve(
+            cfg,
+            args.checkpoint,
+            ranks=args.ranks,
+            fractions=args.fractions,
+            split=args.split,
+            rescale=not args.keep_scaling,
+            out=args.out,
+            work_dir=args.work_dir,
+            amp=args.amp,
+            launcher=args.launcher,
+        )
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
     stop_processes()
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -14,6 +14,7 @@ import sys
 from mmengine.config import Config, DictAction
 
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
+from mmlora.apis.options import merge_options
 from mmlora.apis.rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
 from mmlora.io.peft_config import NAMES, peft_config
 from mmlora.io.rank_files import write_exports
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         budget = parse_budget(args.budget)
         if args.config:
             cfg = Config.fromfile(args.config)
-            cfg.merge_from_dict(args.cfg_options or {})
+            merge_options(cfg, args.cfg_options)
             table, adapter = ranks_from_config(cfg, args.criterion, budget, args.per)
         else:
             table = ranks_from_checkpoint(

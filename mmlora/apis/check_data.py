@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..datasets.list_files import missing_images
+from .class_names import names_problems
 from .labels import (
     declared_classes,
     describe_dataset,
@@ -26,6 +27,7 @@ from .labels import (
     plain_datasets,
 )
 from .prepare import LOADERS
+from .prepared_images import prepare_images
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
 
@@ -48,7 +50,8 @@ class LoaderReport:
         multi_label: Whether an image may have any number of classes.
         without_class: Images of a multi-label set that have no class.
         unlabelled: Samples that have no label.
-        shape: Shape of one prepared image, or None where it cannot be prepared.
+        shape: Shape of the first prepared image, or None where none can be prepared.
+        read: Number of images that were prepared.
     """
 
     loader: str
@@ -63,6 +66,7 @@ class LoaderReport:
     without_class: int = 0
     unlabelled: int = 0
     shape: tuple[int, ...] | None = None
+    read: int = 0
 
     @property
     def empty_classes(self) -> list[int]:
@@ -78,7 +82,8 @@ class LoaderReport:
         if self.per_class or self.without_class:
             yield from self._label_lines()
         if self.shape:
-            yield f'  prepared image: {" x ".join(map(str, self.shape))}'
+            images = 'one image was' if self.read == 1 else f'{self.read} images were'
+            yield f'  prepared image: {_sides(self.shape)} ({images} read)'
 
     def _label_lines(self) -> Iterator[str]:
         counts = [self.per_class[label] for label in range(self.num_classes)] if self.num_classes else list(
@@ -114,14 +119,15 @@ class DataReport:
         return '\n'.join(lines if self.problems else [*lines, 'no problem found'])
 
 
-def check_data(cfg: Config) -> DataReport:
+def check_data(cfg: Config, read_all: bool = False) -> DataReport:
     """Build the data sets of a config and look for what would spoil a run.
 
-    Data sets that cannot be built, missing images, labels outside of the head, an image that cannot be prepared and
-    images of val or test among the training images are problems. One image of each loader is read, no more.
+    Data sets that cannot be built, missing images, labels outside of the head, classes that differ between the loaders,
+    an image that cannot be prepared and images of val or test among the training images are problems.
 
     Args:
         cfg: The config; it is not changed.
+        read_all: Whether to read all images, each file once, through the pipeline; otherwise one of each loader.
 
     Returns:
         The report.
@@ -132,7 +138,7 @@ def check_data(cfg: Config) -> DataReport:
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    report = DataReport([], [], [])
+    report, built = DataReport([], [], []), []
     loaders = [name for name in LOADERS if cfg.get(name)]
     if not loaders:
         raise ValueError(f'the config has none of {", ".join(LOADERS)}')
@@ -147,13 +153,16 @@ def check_data(cfg: Config) -> DataReport:
             # What constructors raise for options that do not fit, mmpretrain's own among them.
             report.problems.append(f'{name}: {error}')
         else:
-            report.loaders.append(_inspect(name, dataset, head_classes(cfg), report))
+            report.loaders.append(_inspect(name, dataset, cfg, report, read_all))
+            built.append((name, list(plain_datasets(dataset))))
+    if head_classes(cfg):  # Without a head labels may have a meaning in each set alone, as in retrieval.
+        report.problems += names_problems(built)
     _compare(report)
     return report
 
 
-def _inspect(name: str, dataset: Any, num_classes: int | None, report: DataReport) -> LoaderReport:
-    plain = list(plain_datasets(dataset))
+def _inspect(name: str, dataset: Any, cfg: Config, report: DataReport, read_all: bool) -> LoaderReport:
+    plain, num_classes = list(plain_datasets(dataset)), head_classes(cfg)
     own = LoaderReport(name, [describe_dataset(part) for part in plain])
     for part in plain:
         _count(part, own)
@@ -170,11 +179,7 @@ def _inspect(name: str, dataset: Any, num_classes: int | None, report: DataRepor
         report.problems.append(f'{name}: {len(missing)} of {len(local)} images are missing: '
                                f'{", ".join(missing[:_SHOWN])}{more}')
     elif len(dataset):
-        try:
-            own.shape = _shape(dataset[0])
-        except (OSError, ValueError, AssertionError, AttributeError, KeyError, RuntimeError, TypeError) as error:
-            # What the steps of pipelines raise for an image that cannot be read, or that does not fit them.
-            report.problems.append(f'{name}: its first image cannot be prepared: {type(error).__name__}: {error}')
+        _read(own, plain, cfg, report, read_all)
     else:
         report.problems.append(f'{name}: {", ".join(own.sources)} has no images')
     return own
@@ -199,9 +204,33 @@ def _count(dataset: Any, own: LoaderReport) -> None:
             own.files.add(key)
 
 
-def _shape(sample: Any) -> tuple[int, ...] | None:
-    image = sample.get('inputs') if isinstance(sample, Mapping) else None
-    return tuple(image.shape) if hasattr(image, 'shape') else None
+def _read(own: LoaderReport, plain: list[Any], cfg: Config, report: DataReport, read_all: bool) -> None:
+    prepared = prepare_images(plain, read_all)
+    own.read, own.shape = prepared.read, next(iter(prepared.shapes), None)
+    if not read_all:
+        report.problems += [f'{own.loader}: its first image cannot be prepared: {path}: {error}'
+                            for path, error in prepared.failed.items()]
+    elif prepared.failed:
+        report.problems.append(f'{own.loader}: {len(prepared.failed)} images cannot be prepared:' + ''.join(
+            f'\n  {path}: {error}' for path, error in prepared.failed.items()))
+    if len(prepared.shapes) > 1:
+        report.notes.append(f'{own.loader}: prepared images have {len(prepared.shapes)} sizes, such as '
+                            f'{" and ".join(map(_sides, prepared.shapes[:2]))}, and a batch needs one')
+    size = _img_size(cfg)
+    if own.shape and size and own.shape[-2:] != size:
+        report.notes.append(f'{own.loader}: the prepared image is {_sides(own.shape[-2:])}, and '
+                            f'model.backbone.img_size says {_sides(size)}')
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return ' x '.join(map(str, shape))
+
+
+def _img_size(cfg: Config) -> tuple[int, ...] | None:
+    model = cfg.get('model') or {}
+    backbone = (model.get('module') or model).get('backbone')
+    size = backbone.get('img_size') if isinstance(backbone, Mapping) else None
+    return (size, size) if isinstance(size, int) else tuple(size) if size else None
 
 
 def _compare(report: DataReport) -> None:
@@ -212,5 +241,7 @@ def _compare(report: DataReport) -> None:
         text = f'{len(both)} of the {len(second.files)} images of {second.loader} are in {first.loader} too'
         if first.loader == 'train_dataloader':
             report.problems.append(f'{text}, such as {min(both)}: a leak')
+        elif first.files == second.files:
+            report.notes.append('val and test are the same images: do not choose a checkpoint with them')
         else:
-            report.notes.append(f'{text}: what is chosen by the one is chosen on the other')
+            report.notes.append(f'{text}: do not choose a checkpoint with them')

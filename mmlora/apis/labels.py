@@ -1,6 +1,6 @@
 """Whether the labels of the data fit the model's head, said before the first step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from mmpretrain.datasets import KFoldDataset
 
 from ..datasets.listed import ListedDataset
 from ..datasets.seeded import SeededDataset
+from .class_names import names_problems, trained_names_problem
 
 _WRAPPERS = (SeededDataset, RepeatDataset, ClassBalancedDataset, KFoldDataset)
 
@@ -127,25 +128,36 @@ def explain_missing_data(loader: str) -> Iterator[None]:
         ) from error
 
 
-def check_labels(runner: Runner, *parts: str) -> None:
-    """Build the data of a run and check that the labels fit the head. No image is read.
+def check_labels(runner: Runner, *parts: str, trained_classes: Sequence[str] = ()) -> None:
+    """Build the data of a run and check that the labels fit the head and mean the same everywhere. No image is read.
 
     Args:
         runner: The runner.
         *parts: ``'train'``, ``'val'``, ``'test'``; parts that the run does not have are passed over.
+        trained_classes: Names of the classes that a checkpoint was trained with; may be empty.
 
     Raises:
-        ValueError: A label is outside of the head, or labels of several classes have another width.
+        ValueError: A label is outside of the head, labels of several classes have another width, or names of classes
+            differ; a test set may have other names than the checkpoint, but not the same ones in another order.
         FileNotFoundError: A list or folder does not exist; the message names the loader.
     """
     num_classes = head_classes(runner.cfg)
+    loaders = []
     for part in parts:
         with explain_missing_data(f'{part}_dataloader'):
             loop = getattr(runner, f'{part}_loop')
         dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
         if dataset is None or num_classes is None:
             continue
-        for plain in plain_datasets(dataset):
+        loaders.append((f'{part}_dataloader', list(plain_datasets(dataset))))
+        name, datasets = loaders[-1]
+        for plain in datasets:
             problem = label_problem(plain, num_classes)
             if problem:
-                raise ValueError(f'{part}_dataloader: {problem}')
+                raise ValueError(f'{name}: {problem}')
+            problem = trained_names_problem(name, plain, trained_classes)
+            if problem:
+                raise ValueError(problem)
+    problem = next(names_problems(loaders), None)
+    if problem:
+        raise ValueError(problem)

@@ -1,55 +1,27 @@
 """The rank-accuracy curve: one trained adapter, evaluated with the first components of each layer only."""
 
 import copy
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from mmengine.config import Config
-from mmengine.dist import master_only
 from mmengine.runner import Runner
 
 from ..adapters import at_rank, sub_rank_layers
 from ..adapters.at_rank import check_point
 from ..engine.adaptation import unwrap_model
-from ..io.atomic import write_bytes, write_text
 from ..io.checkpoint import load_checkpoint
 from .distributed import start_processes
+from .rank_curve_files import CurvePoint, curve_to_text, describe_point, describe_scaling, write_curve
 from .settle import settle_ranks
 from .test import prepare_test_cfg
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
 
 SPLITS = ('val', 'test')
-FILES = ('rank_curve.csv', 'rank_curve.png')
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One evaluation.
-
-    Attributes:
-        kind: ``'rank'``, ``'fraction'`` or ``'full'``.
-        value: The rank, or the fraction of each layer's rank; None at full rank.
-        active_parameters: Learned parameters of the adapters in use.
-        metrics: What the evaluator of the config says.
-    """
-
-    kind: str
-    value: float | None
-    active_parameters: int
-    metrics: dict[str, float]
-
-    @property
-    def label(self) -> str:
-        """What a reader calls the point: ``4``, ``0.25 r`` or ``full``."""
-        return {'rank': f'{self.value}', 'fraction': f'{(self.value or 0):.3g} r', 'full': 'full'}[self.kind]
 
 
 def rank_curve(
@@ -66,7 +38,8 @@ def rank_curve(
     """Evaluate a trained adapter at lower ranks, and write ``rank_curve.csv`` and ``rank_curve.png``.
 
     The model and the data set are built once. The full rank comes first in time and last in the result; it is what
-    :func:`mmlora.apis.test` measures.
+    :func:`mmlora.apis.test` measures. The log ends with the curve as a table. What mmengine says about the single
+    evaluations goes to the log file only: it calls all of them the same.
 
     Args:
         cfg: The config; it is not changed.
@@ -100,14 +73,19 @@ def rank_curve(
         runner = build_runner(cfg)
         layers = sub_rank_layers(unwrap_model(runner.model)).values()
         top = max(max(layer.ranks.values()) for layer in layers)
-        full = CurvePoint('full', None, sum(layer.parameters_at(layer.ranks) for layer in layers), runner.test())
         points = points or [('rank', 1 << i) for i in range((top - 1).bit_length())]
-        curve = [*(_evaluate(runner, kind, value, rescale) for kind, value in points), full]
+        name = cfg.get('dataset_name') or type(runner.test_loop.dataloader.dataset).__name__
+        data = f'{name}, {split}, {len(runner.test_loop.dataloader.dataset)} images'
+        runner.logger.info(f'{len(points) + 1} evaluations on {data}')
+        full = _evaluate(runner, 'full', None, sum(layer.parameters_at(layer.ranks) for layer in layers))
+        curve = [*(_evaluate_at(runner, kind, value, rescale) for kind, value in points), full]
     stop_workers(runner)
-    images = len(runner.test_loop.dataloader.dataset)
-    data = f'{cfg.get("dataset_name") or type(runner.test_loop.dataloader.dataset).__name__}, {split}, {images} images'
-    scaling = '' if rescale else ', scaling of the full rank'
-    write_curve(curve, out or cfg.work_dir, data, f'{Path(checkpoint).name} on {data}{scaling}', rescale)
+    files = write_curve(curve, out or cfg.work_dir, data, f'{Path(checkpoint).name} on {data}', rescale)
+    if runner.rank == 0:
+        runner.logger.info(
+            f'{Path(checkpoint).name} on {data}, {describe_scaling(rescale)}:\n{curve_to_text(curve)}\n'
+            f'Written to {" and ".join(str(file) for file in files)}'
+        )
     return curve
 
 
@@ -132,86 +110,27 @@ def on_split(cfg: Config, split: str) -> Config:
     return cfg
 
 
-def _evaluate(runner: Runner, kind: str, value: float, rescale: bool) -> CurvePoint:
+def _evaluate_at(runner: Runner, kind: str, value: float, rescale: bool) -> CurvePoint:
     with at_rank(unwrap_model(runner.model), **{kind: value}, rescale=rescale) as active:
-        metrics = runner.test_loop.run()
+        return _evaluate(runner, kind, value, active)
+
+
+def _evaluate(runner: Runner, kind: str, value: float | None, active: int) -> CurvePoint:
+    runner.logger.info(f'Evaluating {describe_point(kind, value)}: {active:,} adapter parameters')
+    with _log_file_only(runner.logger):
+        metrics = runner.test() if kind == 'full' else runner.test_loop.run()
     return CurvePoint(kind, value, active, metrics)
 
 
-@master_only
-def write_curve(
-    points: Sequence[CurvePoint], folder: str | Path, data: str, title: str, rescale: bool = True
-) -> list[Path]:
-    """Write ``rank_curve.csv`` and ``rank_curve.png`` and return their paths.
-
-    Args:
-        points: The curve; the last point is that of the full rank.
-        folder: Where they go.
-        data: What was evaluated on, for the CSV.
-        title: The title of the picture.
-        rescale: How the changes were scaled, for the CSV.
-    """
-    picture = io.BytesIO()
-    curve_to_figure(points, title).savefig(picture, format='png', dpi=120)
-    table, image = (Path(folder) / name for name in FILES)
-    return [write_text(table, curve_to_csv(points, data, rescale)), write_bytes(image, picture.getvalue())]
-
-
-def curve_to_csv(points: Sequence[CurvePoint], data: str, rescale: bool = True) -> str:
-    """Return the points as CSV with a header; after ``active_parameters`` there is a column for each metric.
-
-    Args:
-        points: The curve.
-        data: What was evaluated on.
-        rescale: Whether the scaling followed its rule at the lower ranks.
-    """
-    out = io.StringIO()
-    metrics = list(dict.fromkeys(name for point in points for name in point.metrics))
-    columns = ['data', 'scaling', 'kind', 'value', 'active_parameters', *metrics]
-    writer = csv.DictWriter(out, columns, lineterminator='\n')
-    writer.writeheader()
-    for point in points:
-        writer.writerow(
-            {
-                'data': data,
-                'scaling': 'by rule' if rescale else 'full rank',
-                'kind': point.kind,
-                'value': point.value,
-                'active_parameters': point.active_parameters,
-                **point.metrics,
-            }
-        )
-    return out.getvalue()
-
-
-def curve_to_figure(points: Sequence[CurvePoint], title: str) -> Figure:
-    """Return a panel for each metric over the active adapter parameters; the full rank is a horizontal line."""
-    names = [name for name, value in points[-1].metrics.items() if isinstance(value, int | float)]
-    if not names:
-        raise ValueError(f'there is no number among the metrics {sorted(points[-1].metrics)} to draw')
-    figure = Figure(figsize=(1.2 + 4.8 * len(names), 4), layout='constrained')
-    FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        full = points[-1].metrics[name]
-        axes.axhline(full, color='0.7', linewidth=1, zorder=0)
-        for i, kind in enumerate(('rank', 'fraction')):
-            own = [p for p in points if p.kind in (kind, 'full')]
-            if len(own) > 1:
-                own = sorted(own, key=lambda p: p.active_parameters)
-                axes.plot([p.active_parameters for p in own], [p.metrics[name] for p in own], f'C{i}o-', label=kind)
-                for p in own[:-1]:
-                    place = (p.active_parameters, p.metrics[name])
-                    axes.annotate(p.label, place, xytext=(4, -11), textcoords='offset points', fontsize=8)
-        axes.annotate('full', (points[-1].active_parameters, full), xytext=(-6, 6), textcoords='offset points',
-                      fontsize=8)
-        axes.set_xscale('log', base=2)
-        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
-        axes.xaxis.set_major_formatter(StrMethodFormatter('{x:,.0f}'))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel('active adapter parameters')
-        axes.set_ylabel(name)
-        axes.margins(x=0.08, y=0.12)
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, loc='lower right')
-    figure.suptitle(title, fontsize=10)
-    return figure
+@contextmanager
+def _log_file_only(logger: logging.Logger) -> Iterator[None]:
+    """Keep everything below a warning out of the console inside the block."""
+    consoles = [h for h in logger.handlers if not isinstance(h, logging.FileHandler)]
+    before = [handler.level for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(max(handler.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for handler, level in zip(consoles, before, strict=True):
+            handler.setLevel(level)

@@ -143,7 +143,10 @@ def list_source(
         return ShotSource(str(path), images, len(dataset.CLASSES), Path(out), file_name, dataset.CLASSES)
     num_classes, table = num_classes or len(classes) or None, TABLES.get(path.suffix.lower())
     if num_classes is None and (table or multi_label):
-        raise ValueError(f'{path}: tables and lists with several labels need the names of the classes, or their number')
+        columns_too = f', and its columns or keys with columns (--columns), if not {columns[0]} {columns[1]}'
+        raise ValueError(f'{path}: tables and lists with several labels need the names of the classes, or their '
+                         'number: give classes (--classes crow jay ...) or num_classes (--num-classes)'
+                         f'{columns_too if table else ""}')
     if table:
         images = table(path, num_classes, tuple(classes), multi_label, columns)
     else:

@@ -60,7 +60,7 @@ def test(
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
         runner = build_runner(cfg)
-        check_labels(runner, 'test')
+        check_labels(runner, 'test', trained_classes=(meta.get('dataset_meta') or {}).get('classes') or ())
         aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None
         if aside:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=aside))

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,47 @@ from ..engine.adaptation import describe_adaptation
 from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
 from ..io.plain import plain_checkpoint
+from ..ranks import RankTable
 from ..registry import MODELS
 from .settle import settle_ranks
 from .variables import settle_variables
 
 
+@dataclass(frozen=True)
+class Truncation:
+    """What a cut left.
+
+    Attributes:
+        path: The file that was written.
+        limit: ``rank <= 8``, or ``fraction 0.25 of each rank``.
+        modules: Number of adapted modules.
+        largest: The largest rank before the cut.
+        kept: Learned parameters of the adapters after the cut.
+        whole: The same before the cut.
+    """
+
+    path: Path
+    limit: str
+    modules: int
+    largest: int
+    kept: int
+    whole: int
+
+    def __str__(self) -> str:
+        text = f'{self.modules} modules, {self.limit}, {self.kept:,} of {self.whole:,} adapter parameters'
+        if self.kept == self.whole:
+            text += f': nothing was cut, as the largest rank is {self.largest}; the file is a copy of the weights'
+        return text
+
+
 def truncate_checkpoint(
     cfg: Config, checkpoint: str, out: str, *, rank: int | None = None, fraction: float | None = None
-) -> Path:
+) -> Truncation:
     """Write a checkpoint whose model has the first components only, and computes what :func:`rank_curve` measured.
 
     The file holds the weights and carries the lower ranks and their scalings, so that ``tools/test.py`` takes it with
-    the config of the original. There is no state of the optimizer in it.
+    the config of the original. Its rank table says by which criterion and budget the ranks were chosen before the cut.
+    There is no state of the optimizer in it.
 
     Args:
         cfg: The config; it is not changed.
@@ -38,7 +68,7 @@ def truncate_checkpoint(
         fraction: Instead of a rank the fraction of each layer's rank, in (0, 1], rounded up.
 
     Returns:
-        The file that was written.
+        The file that was written, and what was cut.
 
     Raises:
         ValueError: Not just one of rank and fraction is given, it is out of range, ``out`` has another ending, or the
@@ -53,23 +83,48 @@ def truncate_checkpoint(
     settle_variables(cfg)
     trained = load_checkpoint(checkpoint)
     settle_ranks(cfg, checkpoint=checkpoint)
-    cfg.pop('rank_table', None)
+    table = cfg.pop('rank_table', None)
     _cut_ranks(cfg.model, rank, fraction)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)
     state = dict(trained.get('state_dict', trained))
-    for name, layer in sub_rank_layers(model).items():
+    layers, kept, whole, largest = sub_rank_layers(model), 0, 0, 0
+    for name, layer in layers.items():
         rows_of_a = [id(a) for a, _ in layer.factors().values()]
         for key, parameter in layer.adapter_parameters().items():
             axis = 0 if id(parameter) in rows_of_a else 1  # A is (r, in), B is (rows, r).
-            _cut(state, f'{name}.{key}', axis, parameter, rank, fraction)
+            before = _cut(state, f'{name}.{key}', axis, parameter, rank, fraction)
+            kept, whole = kept + parameter.numel(), whole + before.numel()
+            largest = max(largest, before.shape[axis])
     model.load_state_dict(state, strict=True)
     meta = copy.deepcopy(dict(trained.get('meta') or {}))
-    meta['mmlora'] = {**(meta.get('mmlora') or {}), **describe_adaptation(model)}
+    meta['mmlora'] = {**(meta.get('mmlora') or {}), **describe_adaptation(model, _cut_table(table, rank, fraction))}
     meta['mmlora']['truncated'] = {'rank': rank, 'fraction': fraction}
     content = io.BytesIO()
     torch.save(plain_checkpoint(dict(meta=meta, state_dict=model.state_dict())), content)
-    return write_bytes(out, content.getvalue())
+    path = write_bytes(out, content.getvalue())
+    return Truncation(path, _limit(rank, fraction), len(layers), largest, kept, whole)
+
+
+def _limit(rank: int | None, fraction: float | None) -> str:
+    return f'fraction {fraction} of each rank' if rank is None else f'rank <= {rank}'
+
+
+def _cut_table(data: Mapping[str, Any] | None, rank: int | None, fraction: float | None) -> dict[str, Any] | None:
+    """Return a rank table with the lower ranks; criterion, values and budget stay those of the whole ranks."""
+    if data is None:
+        return None
+    table = RankTable.from_dict(data, 'cfg.rank_table')
+    rows = []
+    for row in table.rows:
+        low = _lower(row.rank, rank, fraction)
+        # The parameters of a factor are proportional to its rank.
+        params = row.params // row.rank * low if row.params and row.rank else row.params
+        rows.append(replace(row, rank=low, params=params))
+    if tuple(rows) == table.rows:
+        return table.to_dict()
+    source = f'{table.source}, cut to {_limit(rank, fraction)}'.removeprefix(', ')
+    return replace(table, rows=tuple(rows), source=source).to_dict()
 
 
 def _cut_ranks(node: Any, rank: int | None, fraction: float | None) -> None:
@@ -95,8 +150,8 @@ def _lower(ranks: Any, rank: int | None, fraction: float | None) -> Any:
 
 def _cut(
     state: dict[str, Tensor], key: str, axis: int, like: Tensor, rank: int | None, fraction: float | None
-) -> None:
-    """Cut one factor of a state dict along its components to what a layer of the lower rank holds, in place."""
+) -> Tensor:
+    """Cut one factor of a state dict to what a layer of the lower rank holds, in place; return the whole factor."""
     if key not in state:
         raise ValueError(f'the checkpoint has no {key}: its layers are adapted in another way than the config says')
     whole = state[key]
@@ -107,3 +162,4 @@ def _cut(
             f'{tuple(like.shape)}: give the ranks of the checkpoint as lora_ranks in the config'
         )
     state[key] = cut.clone()
+    return whole

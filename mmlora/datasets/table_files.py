@@ -112,8 +112,10 @@ def read_json(
             raise ValueError(f'{where} has an image that is not text')
         check_name(name, where)
         if multi_label != isinstance(label, list):
-            raise ValueError(f'{where} has {"no list of labels" if multi_label else "several labels"}, and '
-                             f'multi_label={multi_label}')
+            raise ValueError(f'{where}: ' + (
+                f'multi_label=True needs a list of labels, such as {json.dumps([label])}' if multi_label else
+                'its label is a list, which is for images with any number of classes: set multi_label=True, or write '
+                'one label without brackets'))
         images.append(ListedImage(name, _label(label, num_classes, classes, multi_label, where), number))
     check_images_agree(images, path)
     return images

@@ -6,6 +6,7 @@ import re
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .table import RankRow, RankTable
 
@@ -49,7 +50,12 @@ def _nest_pairs(table: RankTable) -> list | None:
 
 
 def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
-    """Return a horizontal bar chart with a bar for each row, coloured by the last component of its name."""
+    """Return a horizontal bar chart with a bar for each row, coloured by the last component of its name.
+
+    Args:
+        table: The ranks.
+        title: The title; the criterion and the budget are added.
+    """
     rows = table.rows
     figure = Figure(figsize=(8, 0.9 + 0.24 * len(rows)), layout='constrained')
     FigureCanvasAgg(figure)
@@ -63,8 +69,16 @@ def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel('rank')
-    axes.set_title(title, fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f'{title}: {_how(table)}', fontsize=10)
     if len(groups) > 1:
         figure.legend(fontsize=8, loc='outside right upper')
     axes.spines[['top', 'right']].set_visible(False)
     return figure
+
+
+def _how(table: RankTable) -> str:
+    """Return how ranks were chosen: ``stable_rank, budget mean_rank=16, r_max=64``."""
+    criteria = ', '.join(sorted({row.criterion for row in table.rows}))
+    limits = ', '.join(f'{name}={number}' for name, number in (table.budget or {}).items())
+    return f'{criteria}, budget {limits}' if limits else criteria

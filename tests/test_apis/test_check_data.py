@@ -3,6 +3,7 @@ import pickle
 import shutil
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from layouts import make_medfmc, make_vtab, write_image, write_lists
@@ -89,8 +90,11 @@ def test_validation_on_test_images_is_noted(vtab):
     tested = eurosat(vtab, split='test')
     report = check_data(config(train=eurosat(vtab), val=tested, test=tested))
     assert not report.problems
-    assert report.notes == ['20 of the 20 images of test_dataloader are in val_dataloader too: what is chosen by the '
-                            'one is chosen on the other']
+    assert report.notes == ['val and test are the same images: do not choose a checkpoint with them']
+    (vtab / 'eurosat' / 'some.txt').write_text('images/test/000000.jpg 0\n')
+    report = check_data(config(train=eurosat(vtab), val=eurosat(vtab, ann_file='some.txt'), test=tested))
+    assert report.notes == ['1 of the 20 images of test_dataloader are in val_dataloader too: do not choose a '
+                            'checkpoint with them']
 
 
 def test_empty_classes_are_counted(vtab, tmp_path):
@@ -159,6 +163,69 @@ def test_tool(vtab, tmp_path, capsys):
     assert call_tool('check_data', path, '--cfg-options', 'shot=0') == 2
     assert 'shot must be' in capsys.readouterr().err
     assert call_tool('check_data', tmp_path / 'none.py') == 2
+
+
+# Images through the pipeline.
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A list of four images, of which the last two cannot be read, and one that is listed twice."""
+    for name in 'ab':
+        write_image(tmp_path / f'{name}.png', 0, 0)
+    for name in ('cut.png', 'empty.png'):
+        (tmp_path / name).write_bytes(b'no image' if name == 'cut.png' else b'')
+    write_lists(tmp_path, {'list.txt': ['a.png 0', 'b.png 1', 'a.png 0', 'cut.png 0', 'empty.png 1']})
+    return dict(type='CustomDataset', data_root=str(tmp_path), ann_file='list.txt', data_prefix='')
+
+
+def test_all_images_are_read_where_asked(broken):
+    cfg = config(2, train=dict(type='RepeatDataset', times=2, dataset=dict(pipeline=PIPELINE, **broken)))
+    del cfg.train_dataloader.dataset['pipeline']
+    report = check_data(cfg)
+    assert not report.problems and '3 x 16 x 16 (one image was read)' in str(report)
+    report = check_data(cfg, read_all=True)
+    assert len(report.problems) == 1 and '(2 images were read)' in str(report)
+    heading, cut, empty = report.problems[0].splitlines()
+    assert heading == 'train_dataloader: 2 images cannot be prepared:'
+    assert '/cut.png: ' in cut and '/empty.png: error: OpenCV' in empty
+
+
+def test_images_that_a_pipeline_passes_over_are_found(broken):
+    broken['pipeline'] = [dict(type='LoadImageFromFile', ignore_empty=True), *PIPELINE[1:]]
+    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=broken)))
+    assert '/empty.png: ValueError: the pipeline returns None' in check_data(cfg, read_all=True).problems[0]
+
+
+def test_tool_reads_all_images(broken, tmp_path, capsys):
+    path = tmp_path / 'config.py'
+    path.write_text(f'train_dataloader = dict(dataset={dict(broken, pipeline=PIPELINE)!r})\n')
+    assert call_tool('check_data', path) == 0
+    assert call_tool('check_data', path, '--read-all') == 1
+    assert 'cut.png' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('model, noted', [
+    (dict(backbone=dict(img_size=16)), False), (dict(backbone=dict()), False), (dict(), False),
+    (dict(backbone=dict(img_size=(16, 16))), False), (dict(backbone=dict(img_size=(16, 32))), True),
+    (dict(backbone=dict(img_size=32)), True), (dict(module=dict(backbone=dict(img_size=32))), True),
+])
+def test_size_that_the_backbone_does_not_have_is_noted(vtab, model, noted):
+    cfg = config(train=eurosat(vtab))
+    cfg.model = ConfigDict(model)
+    notes = check_data(cfg).notes
+    assert len(notes) == noted
+    assert not noted or 'the prepared image is 16 x 16, and model.backbone.img_size says' in notes[0]
+
+
+def test_sizes_that_do_not_make_a_batch_are_noted(tmp_path):
+    for side in (16, 24):
+        cv2.imwrite(str(tmp_path / f'{side}.png'), np.zeros((side, side, 3), np.uint8))
+    write_lists(tmp_path, {'list.txt': ['16.png 0', '24.png 1']})
+    cfg = config(2, train=dict(type='ListDataset', data_root=str(tmp_path), ann_file='list.txt', num_classes=2))
+    del cfg.train_dataloader.dataset.pipeline[1]
+    assert not check_data(cfg).notes
+    assert '2 sizes, such as 3 x 16 x 16 and 3 x 24 x 24' in check_data(cfg, read_all=True).notes[0]
 
 
 # Labels against the head.

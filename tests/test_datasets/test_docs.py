@@ -11,12 +11,16 @@ from mmengine.config import Config
 from tiny import call_tool, quick  # noqa: F401
 
 from mmlora.apis import check_data
+from mmlora.apis.splits import few_shot_files, list_source
+from mmlora.apis.splits import write_lists as save_lists
+from mmlora.apis.train import prepare_train_cfg
 from mmlora.datasets import VTAB_SETS
 
 DOCS = (Path(__file__).resolve().parents[2] / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```$', DOCS, re.MULTILINE | re.DOTALL)
 CONFIGS = [text for language, text in BLOCKS if language == 'python']
-COMMANDS = [line.split() for language, text in BLOCKS if language == 'bash' for line in text.splitlines()]
+COMMANDS, RUNS = ([line.split() for language, text in BLOCKS if language == own for line in text.splitlines()]
+                  for own in ('bash', 'console'))
 
 
 @pytest.fixture(scope='module')
@@ -39,11 +43,12 @@ def checkout(root, tmp_path_factory):
                             f'{part}.csv': ['file,bird', *(f'{image},{names[label]}' for image, label in lines)]})
         entries = [dict(image=image, label=names[:label + 1]) for image, label in lines]
         (birds / f'{part}.json').write_text(json.dumps(entries))
+    save_lists(few_shot_files(list_source(birds / 'train', birds / 'few_shot'), [1, 2], 2)[0])
     return top
 
 
 def test_blocks_were_found():
-    assert len(CONFIGS) == 5 and len(COMMANDS) >= 7
+    assert len(CONFIGS) == 6 and len(COMMANDS) >= 8 and len(RUNS) == 3
 
 
 @pytest.mark.parametrize('text', CONFIGS, ids=lambda text: text.split()[1])
@@ -62,6 +67,19 @@ def test_commands_run(command, checkout, monkeypatch):
     name = command[1].removeprefix('tools/').removesuffix('.py')
     force = ['--force', '--allow-fewer'] if name == 'make_splits' else []
     assert call_tool(name, *(word.replace('/disk', str(checkout / 'disk')) for word in command[2:]), *force) == 0
+
+
+def test_own_few_shots_are_read_and_named(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    text = next(text for text in CONFIGS if text.startswith(f'# {RUNS[0][2]}\n'))
+    Path(RUNS[0][2]).write_text(text)
+    cfg = Config.fromfile(RUNS[0][2])
+    assert RUNS[0][3:] == ['--no-validate', '--cfg-options', 'shot=2', 'split=1'] and RUNS[1][4:] == RUNS[0][4:]
+    cfg.merge_from_dict(dict(shot=2, split=1))
+    assert RUNS[1][2:4] == [RUNS[0][2], f'{prepare_train_cfg(cfg, validate=False).work_dir}/epoch_20.pth']
+    report = check_data(cfg, read_all=True)
+    assert report.loaders[0].per_class == {0: 2, 1: 2} and report.loaders[0].read == 4 and not report.problems
+    assert RUNS[2] == ['python', 'tools/summarize.py', 'work_dirs']
 
 
 def test_table_of_sets_is_the_programs():

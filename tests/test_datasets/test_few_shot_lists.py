@@ -137,7 +137,8 @@ def test_tool_reads_lists_and_folders_of_your_own(tmp_path):
     (['--dataset', 'medfmc', '--name', 'liver'], 'MedFMC has the sets'),
     (['--dataset', 'medfmc', '--data-root', 'none'], 'has none of the folders'),
     (['--list', 'none.txt', '--out', 'x'], 'no list'),
-    (['--list', 'none.csv', '--out', 'x'], 'need the names of the classes'),
+    (['--list', 'none.csv', '--out', 'x'], '(--num-classes), and its columns or keys with columns (--columns)'),
+    (['--list', 'none.txt', '--out', 'x', '--multi-label'], 'give classes (--classes crow jay ...) or num_classes'),
     (['--list', '.', '--out', 'x', '--num-classes', '2'], 'is a folder'),
 ])
 def test_tool_explains_wrong_arguments(tmp_path, monkeypatch, capsys, args, message):
@@ -153,10 +154,15 @@ def test_number_of_lists(tmp_path):
         few_shot_files(list_source(tmp_path / 'a.txt', tmp_path), [1], 0)
 
 
-@pytest.mark.parametrize('args', [[], ['--dataset', 'vtab1k', '--list', 'a.txt', '--out', 'x'], ['--list', 'a.txt']])
-def test_tool_asks_for_one_source(args):
+@pytest.mark.parametrize('args, message', [
+    ([], 'either --dataset'), (['--dataset', 'vtab1k', '--list', 'a.txt', '--out', 'x'], 'either --dataset'),
+    (['--data-root', 'data/birds'], 'or --list, a folder with one folder of images per class, or a list file'),
+    (['--list', 'a.txt'], '--list needs --out'),
+])
+def test_tool_asks_for_one_source(args, message, capsys):
     with pytest.raises(SystemExit):
         call_tool('make_splits', 'fewshot', *args)
+    assert message in ' '.join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize('args, message', [

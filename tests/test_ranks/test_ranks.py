@@ -342,6 +342,14 @@ class TestExports:
         assert [t.get_text() for t in axes.get_yticklabels()][1] == 'layers.0.attn.qkv v'
         assert [container.get_label() for container in axes.containers] == ['qkv q', 'qkv v', 'proj']
 
+    @pytest.mark.parametrize(('budget', 'title'), [
+        (None, 'Ranks of w.pth: energy@0.9, manual'),
+        (dict(mean_rank=16, r_max=64), 'Ranks of w.pth: energy@0.9, manual, budget mean_rank=16, r_max=64'),
+    ])
+    def test_figure_says_how_the_ranks_were_chosen(self, budget, title):
+        table = RankTable((RankRow('a', 1, 'energy@0.9'), RankRow('b', 2), RankRow('c', 2)), budget=budget)
+        assert table_to_figure(table, 'Ranks of w.pth').axes[0].get_title() == title
+
     def test_figure_has_a_bar_for_each_module(self):
         axes = table_to_figure(self.VIT).axes[0]
         assert len(axes.patches) == 24

@@ -1,7 +1,9 @@
 """The rank curve of a tiny run: its last point is what the test tool says, its others are models of lower rank."""
 
 import csv
+import io
 import json
+import math
 
 import pytest
 import tiny
@@ -11,12 +13,14 @@ from PIL import Image
 
 from mmlora.apis import rank_curve, train, truncate_checkpoint
 from mmlora.apis import test as run_test
-from mmlora.apis.rank_curve import CurvePoint, curve_to_figure, on_split
+from mmlora.apis.rank_curve import on_split
+from mmlora.apis.rank_curve_files import CurvePoint, curve_to_figure, curve_to_text
 
 RANKS = [[3, 4], [4, 2]]
 LORA = dict(model__backbone__type='VitSR_LoRA', model__backbone__lora_ranks=RANKS, model__backbone__lora_alpha=64)
 HOOKS = dict(custom_hooks=[dict(type='SPUHook', targets='qkv'), dict(type='EMAHook', momentum=0.5)])
 SIZE = 4 * 16  # Parameters of one component of q and v; the projection has half as many.
+WHOLE = 7 * SIZE + 6 * SIZE // 2
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +57,24 @@ def test_the_tool(tmp_path, trained):
     assert {row['data'] for row in table} == {'CustomDataset, test, 36 images'}
     with Image.open(tmp_path / 'rank_curve.png') as picture:
         assert min(picture.size) > 300
+
+
+def test_the_console_ends_with_the_curve_and_the_log_file_has_everything(tmp_path, trained, capsys):
+    call = (trained / 'tiny_vit.py', trained / 'epoch_3.pth', '--work-dir', tmp_path, '--ranks', '2', '--keep-scaling')
+    assert tiny.call_tool('rank_curve', *call) == 0
+    console = capsys.readouterr().out
+    [log] = tmp_path.glob('*/*.log')
+    log = log.read_text()
+    assert 'Epoch(test)' not in console and log.count('Epoch(test) [') >= 2
+    for text in (console, log):
+        assert text.index('Evaluating full rank: ') < text.index(f'Evaluating rank 2: {4 * SIZE + 4 * SIZE // 2:,} ')
+        *_, title, head, low, full, files = text.rstrip().splitlines()
+        assert title.endswith('epoch_3.pth on CustomDataset, val, 24 images, scaling of the full rank kept:')
+        assert head.split() == ['rank', 'parameters', 'accuracy/top1']
+        scores = [f'{float(row["accuracy/top1"]):.2f}' for row in rows(tmp_path)]
+        assert low.split() == ['2', f'{4 * SIZE + 4 * SIZE // 2:,}', scores[0]]
+        assert full.split() == ['full', f'{7 * SIZE + 6 * SIZE // 2:,}', scores[1]]
+        assert files == f'Written to {tmp_path / "rank_curve.csv"} and {tmp_path / "rank_curve.png"}'
 
 
 def test_validation_data_and_powers_of_two_by_default(tmp_path, trained):
@@ -95,6 +117,50 @@ def test_a_point_is_what_a_model_of_that_rank_says(tmp_path, trained, point, ran
     cfg.model.backbone.lora_ranks = rank
     cfg.pop('rank_table', None)
     assert run_test(cfg, str(tmp_path / 'bare.pth'), work_dir=str(tmp_path / 'bare')) == low.metrics
+
+
+@pytest.mark.parametrize(('point', 'text'), [
+    (('--rank', 3), f'4 modules, rank <= 3, {6 * SIZE + 5 * SIZE // 2:,} of {WHOLE:,} adapter parameters'),
+    (('--fraction', 0.5), f'4 modules, fraction 0.5 of each rank, {4 * SIZE + 3 * SIZE // 2:,} of {WHOLE:,} adapter '
+                          'parameters'),
+    (('--rank', 4), f'4 modules, rank <= 4, {WHOLE:,} of {WHOLE:,} adapter parameters: nothing was cut, as the largest '
+                    'rank is 4; the file is a copy of the weights'),
+])
+def test_the_tool_says_what_it_cut(tmp_path, trained, capsys, point, text):
+    out = tmp_path / 'cut.pth'
+    assert tiny.call_tool('truncate_rank', trained / 'tiny_vit.py', trained / 'epoch_3.pth', out, *point) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [text, str(out)]
+
+
+def test_the_cut_file_says_how_its_ranks_were_chosen(tmp_path, trained):
+    state = tiny.load(trained / 'epoch_3.pth')
+    table = state['meta']['mmlora']['rank_table']
+    whole = [3 * SIZE, 4 * SIZE // 2, 4 * SIZE, 2 * SIZE // 2]
+    table.update(source='some weights', sha256='0a', budget={'mean_rank': 3})
+    for row, params in zip(table['rows'], whole, strict=True):
+        row.update(criterion='stable_rank', value=row['rank'] + 0.1, params=params)
+    torch.save(state, tmp_path / 'chosen.pth')
+    cfg = Config.fromfile(trained / 'tiny_vit.py')
+    for rank, source in ((3, 'some weights, cut to rank <= 3'), (4, 'some weights')):
+        truncate_checkpoint(cfg, str(tmp_path / 'chosen.pth'), str(tmp_path / 'cut.pth'), rank=rank)
+        cut = tiny.load(tmp_path / 'cut.pth')['meta']['mmlora']['rank_table']
+        assert (cut['source'], cut['sha256'], cut['budget']) == (source, '0a', {'mean_rank': 3})
+        for row, old, params in zip(cut['rows'], table['rows'], whole, strict=True):
+            low = min(rank, old['rank'])
+            assert row == {**old, 'rank': low, 'params': params * low // old['rank']}
+
+
+@pytest.mark.parametrize(('tool', 'words'), [('rank_curve', ()), ('truncate_rank', ('cut.pth', '--rank', 1))])
+def test_errors_of_the_user_are_one_line(tmp_path, trained, capsys, tool, words):
+    words = [tmp_path / word if word == 'cut.pth' else word for word in words]
+    assert tiny.call_tool(tool, trained / 'tiny_vit.py', tmp_path / 'none.pth', *words) == 2
+    assert capsys.readouterr().err.startswith(f'error: {tmp_path / "none.pth"} ')
+    assert tiny.call_tool(tool, tmp_path / 'none.py', trained / 'epoch_3.pth', *words) == 2
+    assert 'none.py' in capsys.readouterr().err
+    if tool == 'truncate_rank':
+        words[-1] = 0
+        assert tiny.call_tool(tool, trained / 'tiny_vit.py', trained / 'epoch_3.pth', *words) == 2
+        assert capsys.readouterr().err == 'error: the rank must be at least 1, got 0\n'
 
 
 def test_what_cannot_be_cut(tmp_path, trained, whole_run, images):
@@ -156,3 +222,59 @@ def test_the_picture_has_a_panel_for_each_number():
     assert figure.get_suptitle() == 'Title'
     with pytest.raises(ValueError, match=r"no number among the metrics \['c'\]"):
         curve_to_figure([CurvePoint('full', None, 1, dict(c=[]))], '')
+
+
+def curve_of(scores: dict[tuple, float], name: str = 'accuracy/top1') -> list[CurvePoint]:
+    return [CurvePoint(kind, value, n, {name: score}) for (kind, value, n), score in scores.items()]
+
+
+CLOSE = [('rank', 4, 900), ('rank', 8, 1800), ('rank', 16, 3600), ('fraction', 0.1, 670), ('fraction', 0.25, 1700),
+         ('fraction', 0.5, 3500), ('full', None, 5900)]
+
+
+@pytest.mark.parametrize('scores', [
+    [100.0] * 7,
+    [50.0] * 7,
+    [95.3, 97.5, 97.8, 95.1, 97.5, 98.0, 98.2],
+    [91.6, 90.5, 92.3, 99.9, 90.4, 92.2, 100.0],
+])
+def test_labels_do_not_collide_and_percentages_end_at_100(scores):
+    figure = curve_to_figure(curve_of(dict(zip(CLOSE, scores, strict=True))), 'Title')
+    figure.savefig(io.BytesIO(), dpi=120)
+    [axes] = figure.axes
+    assert axes.get_ylabel() == 'accuracy/top1, %' and max(scores) <= axes.get_ylim()[1] <= 100
+    figure.draw_without_rendering()
+    notes = [text for text in axes.texts if text.get_text()]
+    assert [note.get_text() for note in notes] == ['4', '8', '16', '0.1 r', '0.25 r', '0.5 r', 'full']
+    notes += figure.texts
+    boxes = [note.get_window_extent() for note in notes]
+    hit = [(a.get_text(), b.get_text()) for i, a in enumerate(notes) for j, b in enumerate(notes)
+           if i < j and boxes[i].overlaps(boxes[j])]
+    assert not hit
+    markers = axes.transData.transform([(n, score) for (_, _, n), score in zip(CLOSE, scores, strict=True)])
+    assert not [note.get_text() for note, box in zip(notes, boxes, strict=True) if box.count_contains(markers)]
+
+
+@pytest.mark.parametrize('name', ['loss', 'multi-label/support', 'auc/undefined_classes'])
+def test_what_is_no_percentage_has_its_own_axis(name):
+    figure = curve_to_figure(curve_of({('rank', 1, 10): 90, ('full', None, 20): 120}, name), 'Title')
+    assert figure.axes[0].get_ylabel() == name and figure.axes[0].get_ylim()[1] > 120
+
+
+@pytest.mark.parametrize(('low', 'full', 'named'), [(math.nan, 50.0, ['full']), (math.nan, math.nan, [])])
+def test_what_is_undefined_is_left_out_of_the_picture(low, full, named):
+    points = curve_of({('rank', 1, 10): low, ('full', None, 20): full})
+    figure = curve_to_figure(points, 'Title')
+    figure.savefig(io.BytesIO())
+    assert [text.get_text() for text in figure.axes[0].texts] == named
+    assert curve_to_text(points).split()[5] == 'nan'
+
+
+def test_the_table_leaves_out_what_is_no_number():
+    points = [CurvePoint('fraction', 0.25, 1234, {'a-metric-of-a-long-name': 1, 'b': [1]}),
+              CurvePoint('full', None, 5678, {'a-metric-of-a-long-name': 2.346, 'b': [2]})]
+    assert curve_to_text(points).splitlines() == [
+        '    rank    parameters  a-metric-of-a-long-name',
+        '  0.25 r         1,234                     1.00',
+        '    full         5,678                     2.35',
+    ]
