@@ -1,7 +1,6 @@
 """Merging a trained checkpoint: a plain model of the same size and speed as without adapters, for any kind of them."""
 
 import copy
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..adapters import adapter_modules, merged_state_dict
+from ..engine import SPUHook, StableRankHook
 from ..engine.adaptation import check_scalings
 from ..engine.hooks.strict_load_hook import compare_keys
-from ..io.atomic import write_bytes, write_text
+from ..io.atomic import write_atomically, write_bytes, write_text
 from ..io.checkpoint import load_checkpoint
 from ..io.plain import plain_checkpoint
 from ..io.weights import unwrap
-from ..registry import MODELS
+from ..registry import HOOKS, MODELS
 from ..version import __version__
-from .settle import adapted_backbones, settle_ranks
+from .settle import adapted_backbones, resolve_type, settle_ranks
 from .variables import settle_variables
 
 TOLERANCE = 1e-9
@@ -30,7 +30,7 @@ TOLERANCE = 1e-9
 
 HEADER = '# Config without adapters, for the merged weights of'
 
-OURS = ('StableRankHook', 'SPUHook')
+OURS = (StableRankHook, SPUHook)
 """Hooks that need adapters."""
 
 
@@ -93,8 +93,8 @@ def _plain_config(cfg: Config) -> tuple[Config, Any]:
         backbone.clear()
         backbone.update(bare)
     plain.pop('rank_table', None)
-    hooks = [hook for hook in plain.get('custom_hooks') or () if str(hook.get('type')).rpartition('.')[2] not in OURS]
-    plain['custom_hooks'] = hooks
+    hooks = plain.get('custom_hooks') or ()
+    plain['custom_hooks'] = [hook for hook in hooks if resolve_type(hook.get('type'), HOOKS) not in OURS]
     return plain, size
 
 
@@ -143,6 +143,5 @@ def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds
     old = trained.get('meta') or {}
     meta = {key: old[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in old}
     meta['mmlora'] = dict(version=__version__, merged=kinds)
-    content = io.BytesIO()
-    torch.save(plain_checkpoint(dict(meta=meta, state_dict=state)), content)
-    return write_bytes(out, content.getvalue())
+    content = plain_checkpoint(dict(meta=meta, state_dict=state))
+    return write_atomically(out, lambda file: torch.save(content, file))

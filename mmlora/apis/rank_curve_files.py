@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 from mmengine.dist import master_only
 
-from ..io.atomic import write_bytes, write_text
+from ..io.atomic import write_atomically, write_text
 
 FILES = ('rank_curve.csv', 'rank_curve.png')
 PERCENT = ('accuracy/', 'auc/', 'episode/', 'kappa/', 'multi-label/', 'retrieval/', 'single-label/')
@@ -72,10 +72,12 @@ def write_curve(
         title: The title of the picture; the scaling is added.
         rescale: How the changes were scaled.
     """
-    picture = io.BytesIO()
-    curve_to_figure(points, f'{title}\n{describe_scaling(rescale)}').savefig(picture, format='png', dpi=120)
+    figure = curve_to_figure(points, f'{title}\n{describe_scaling(rescale)}')
     table, image = (Path(folder) / name for name in FILES)
-    return [write_text(table, curve_to_csv(points, data, rescale)), write_bytes(image, picture.getvalue())]
+    return [
+        write_text(table, curve_to_csv(points, data, rescale)),
+        write_atomically(image, lambda file: figure.savefig(file, format='png', dpi=120)),
+    ]
 
 
 def curve_to_csv(points: Sequence[CurvePoint], data: str, rescale: bool = True) -> str:

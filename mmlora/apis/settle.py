@@ -68,11 +68,12 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         return None
     (backbone, kind), (ranks,) = found[0], asked
     sites = kind.adapter_sites(backbone)
-    table = table_in_checkpoint(load_checkpoint(checkpoint), checkpoint) if checkpoint else None
+    loaded = load_checkpoint(checkpoint) if checkpoint else {}
+    table = table_in_checkpoint(loaded, checkpoint)
     if table is not None:
         _announce(ranks, table, sites, checkpoint)
     elif is_symbolic(ranks):
-        table = _settle(cfg, backbone, kind, ranks, _budget(backbone, hook), checkpoint)
+        table = _settle(cfg, backbone, kind, ranks, _budget(backbone, hook), checkpoint, loaded)
     else:
         _drop_stale_table(cfg, ranks_by_module(ranks, sites))
         return None
@@ -91,9 +92,10 @@ def _settle(
     ranks: Any,
     budget: Mapping[str, float] | None,
     checkpoint: str | None,
+    loaded: Mapping[str, Any],
 ) -> RankTable:
     own, other = _own_checkpoint(backbone), cfg.get('load_from') or checkpoint
-    if own and other and _has_factors(other):
+    if own and other and _has_factors(loaded if other == checkpoint else load_checkpoint(other), other):
         other = None
     if reads_data(ranks):
         if not own and not other:
@@ -113,9 +115,9 @@ def _settle(
     )
 
 
-def _has_factors(checkpoint: str) -> bool:
+def _has_factors(checkpoint: Mapping[str, Any], where: str) -> bool:
     prefixes = tuple(kind.prefix for kind in KINDS.values())
-    keys = unwrap(load_checkpoint(checkpoint), checkpoint)
+    keys = unwrap(checkpoint, where)
     return any(key.rpartition('.')[2].startswith(prefixes) for key in keys)
 
 
@@ -161,7 +163,7 @@ def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
 def adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
     """Yield the configs of adapted backbones and the classes or functions that build them."""
     if isinstance(node, Mapping):
-        kind = _resolve(node.get('type'), MODELS)
+        kind = resolve_type(node.get('type'), MODELS)
         if hasattr(kind, 'adapter_sites'):
             yield node, kind
             return
@@ -172,7 +174,7 @@ def adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
             yield from adapted_backbones(value)
 
 
-def _resolve(kind: Any, registry: Any) -> Any:
+def resolve_type(kind: Any, registry: Any) -> Any:
     """Return what a type means if it is ours: a name, a dotted path as lazy configs dump it, or the object itself."""
     if not isinstance(kind, str):
         return kind
@@ -189,4 +191,4 @@ def _own_checkpoint(backbone: Mapping[str, Any]) -> str | None:
 
 def _hook(cfg: Config) -> Mapping[str, Any] | None:
     hooks = (hook for hook in cfg.get('custom_hooks') or () if isinstance(hook, Mapping))
-    return next((hook for hook in hooks if _resolve(hook.get('type'), HOOKS) is StableRankHook), None)
+    return next((hook for hook in hooks if resolve_type(hook.get('type'), HOOKS) is StableRankHook), None)

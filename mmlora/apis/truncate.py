@@ -1,7 +1,6 @@
 """Cutting a trained adapter to its first components: a checkpoint of a lower rank."""
 
 import copy
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..adapters import sub_rank_layers
 from ..adapters.at_rank import check_point, rank_at
 from ..engine.adaptation import describe_adaptation
-from ..io.atomic import write_bytes
+from ..io.atomic import write_atomically
 from ..io.checkpoint import load_checkpoint
 from ..io.plain import plain_checkpoint
 from ..ranks import RankTable
@@ -100,9 +99,8 @@ def truncate_checkpoint(
     meta = copy.deepcopy(dict(trained.get('meta') or {}))
     meta['mmlora'] = {**(meta.get('mmlora') or {}), **describe_adaptation(model, _cut_table(table, rank, fraction))}
     meta['mmlora']['truncated'] = {'rank': rank, 'fraction': fraction}
-    content = io.BytesIO()
-    torch.save(plain_checkpoint(dict(meta=meta, state_dict=model.state_dict())), content)
-    path = write_bytes(out, content.getvalue())
+    content = plain_checkpoint(dict(meta=meta, state_dict=model.state_dict()))
+    path = write_atomically(out, lambda file: torch.save(content, file))
     return Truncation(path, _limit(rank, fraction), len(layers), largest, kept, whole)
 
 

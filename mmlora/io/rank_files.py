@@ -1,13 +1,12 @@
 """The files in which a rank table leaves a run."""
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..ranks import RankTable, table_to_csv, table_to_figure, table_to_snippet
-from .atomic import write_bytes, write_text
+from .atomic import write_atomically, write_text
 
 
 def write_exports(
@@ -24,12 +23,11 @@ def write_exports(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()
-    table_to_figure(table, title).savefig(picture, format='png', dpi=120)
+    figure = table_to_figure(table, title)
     files = {
         'json': write_text(folder / 'ranks.json', table.dumps()),
         'csv': write_text(folder / 'ranks.csv', table_to_csv(table)),
-        'png': write_bytes(folder / 'ranks.png', picture.getvalue()),
+        'png': write_atomically(folder / 'ranks.png', lambda file: figure.savefig(file, format='png', dpi=120)),
         'config': write_text(folder / 'ranks_config.py', table_to_snippet(table)),
     }
     if peft is not None:

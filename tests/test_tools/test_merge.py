@@ -45,7 +45,7 @@ def config(backbone: dict) -> Config:
     head = dict(type='LinearClsHead', in_channels=16, num_classes=3)
     neck = dict(type='GlobalAveragePooling') if any(name in str(backbone) for name in ('win', 'ResNet')) else None
     model = dict(type='ImageClassifier', backbone=copy.deepcopy(backbone), neck=neck, head=head)
-    report = [dict(type='StableRankHook')] if 'lora_ranks' in backbone else []
+    report = [dict(type='StableRankHook'), dict(type='mmlora.vit_srloraHook')] if 'lora_ranks' in backbone else []
     return Config(dict(
         model=model, default_scope='mmpretrain',
         custom_hooks=[*report, dict(type='mmlora.SPUHook'), dict(type='StepSeedHook')],
