@@ -8,6 +8,8 @@ from .kinds import KINDS
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
+from .multihead import LoRAMultiheadAttention
+from .multihead_injector import PlainMultiheadAttentionLoRA, inject_attention
 from .report import ParameterReport, parameter_report
 from .rlrr import RLRRLinear
 from .rlrr_conv import RLRRConv2d, inject_rlrr_conv
@@ -24,8 +26,10 @@ __all__ = [
     'SCALINGS',
     'AdaptedLayer',
     'LoRALinear',
+    'LoRAMultiheadAttention',
     'LowRankLinear',
     'ParameterReport',
+    'PlainMultiheadAttentionLoRA',
     'RLRRConv2d',
     'RLRRLinear',
     'ScaleShift',
@@ -40,6 +44,7 @@ __all__ = [
     'draw_sub_ranks',
     'freeze',
     'inject',
+    'inject_attention',
     'inject_exact',
     'inject_rlrr_conv',
     'inject_scale_shift',

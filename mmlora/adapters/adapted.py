@@ -58,6 +58,12 @@ class AdaptedLayer(nn.Module):
         """Return the weight and the bias that a plain layer needs to compute the same, in the wider of both types."""
         raise NotImplementedError
 
+    def plain_tensors(self) -> dict[str, Tensor]:
+        """Return the changed tensors by the names that they have in a plain layer, in the type of the frozen weight."""
+        dtype = self.weight.dtype
+        named = zip(('weight', 'bias'), self.changed(), strict=True)
+        return {name: value.to(dtype, copy=True) for name, value in named if value is not None}
+
     def to_plain(self) -> nn.Module:
         """Return a plain layer that computes the same, in the type of the frozen weight."""
         raise NotImplementedError

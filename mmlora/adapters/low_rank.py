@@ -21,6 +21,21 @@ SAME_FORWARD = {'mmcv.cnn.bricks.wrappers.Linear'}
 """Subclasses of ``nn.Linear`` with a ``forward`` of their own that computes the same."""
 
 
+def copy_factors(own: Factors, given: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Copy factors into those of a layer.
+
+    Raises:
+        ValueError: The slices or shapes differ.
+    """
+    if set(given) != set(own):
+        raise ValueError(f'this layer has factors for {sorted(own)}, got {sorted(given)}')
+    for name, pair in own.items():
+        for letter, old, new in zip('AB', pair, given[name], strict=True):
+            if old.shape != new.shape:
+                raise ValueError(f'{letter} of slice {name!r} is {tuple(old.shape)} here, got {tuple(new.shape)}')
+            old.copy_(new)
+
+
 class LowRankLinear(AdaptedLayer, nn.Linear):
     """A frozen linear layer with a learned low-rank change.
 
@@ -117,15 +132,8 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         Raises:
             ValueError: The slices or shapes differ, or the layer is merged.
         """
-        own = self.factors()
-        if set(factors) != set(own):
-            raise ValueError(f'this layer has factors for {sorted(own)}, got {sorted(factors)}')
         self._refuse_if_merged('set_factors')
-        for name, pair in own.items():
-            for letter, old, new in zip('AB', pair, factors[name], strict=True):
-                if old.shape != new.shape:
-                    raise ValueError(f'{letter} of slice {name!r} is {tuple(old.shape)} here, got {tuple(new.shape)}')
-                old.copy_(new)
+        copy_factors(self.factors(), factors)
 
     def changed(self) -> tuple[Tensor, Tensor | None]:
         """Return ``W + delta`` and the bias."""

@@ -35,9 +35,8 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     for name in adapter_parameter_names(model):
         state.pop(name)
     for name, layer in adapter_modules(model).items():
-        for own, value in zip(('weight', 'bias'), layer.changed(), strict=True):
-            if value is not None:
-                state[f'{name}.{own}' if name else own] = value.to(layer.weight.dtype, copy=True)
+        for own, value in layer.plain_tensors().items():
+            state[f'{name}.{own}' if name else own] = value
     return state
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch.nn as nn
 
 from .adapted import adapter_modules
-from .low_rank import LowRankLinear
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     rows, seen = [], set()
     for name, layer in adapter_modules(model).items():
         own = layer.adapter_parameters()
-        ranks = layer.ranks if isinstance(layer, LowRankLinear) else {}
+        ranks = getattr(layer, 'ranks', {})
         rows.append(
             ModuleRow(name, type(layer).__name__, ranks, sum(p.numel() for p in own.values() if p.requires_grad))
         )

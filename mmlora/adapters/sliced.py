@@ -21,7 +21,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lora import LoRALinear, check_rank, lora_delta, make_dropout
+from .lora import LoRALinear, check_rank, lora_change, lora_delta, make_dropout
 from .low_rank import Factors
 from .sub_rank import SubRankLinear
 
@@ -47,9 +47,14 @@ def sliced_change(
         name: F.linear(h * scalings[name], factors[name][1])  # (..., r_s) -> (..., rows)
         for name, h in zip(names, low.split(ranks, dim=-1), strict=True)
     }
+    return join_slices(parts, layout)
+
+
+def join_slices(parts: Mapping[str, Tensor], layout: Sequence[str]) -> Tensor:
+    """Return the slices ``(..., rows)`` beside each other in the order of the layout, zeros where one is missing."""
     zero = None
     if len(parts) < len(layout):
-        zero = torch.zeros_like(parts[names[0]])
+        zero = torch.zeros_like(next(iter(parts.values())))
     return torch.cat([parts.get(name, zero) for name in layout], dim=-1)
 
 
@@ -64,13 +69,20 @@ class SlicedLoRALinear(SubRankLinear):
         layout: Names of all slices in the order of their rows.
         alpha: Numerator of the scaling of each slice.
         scaling: As in :class:`LoRALinear`, from the rank of each slice.
-        dropout: Probability of dropping an input in training; the slices share the mask, as they share the input.
+        dropout: Probability of dropping an input in training; the slices share the mask, as they share the input,
+            unless :attr:`separate_dropout` is set.
         **kwargs: ``bias``, ``device``, ``dtype`` and ``lora_dtype`` of :class:`LowRankLinear`.
+
+    Attributes:
+        separate_dropout: Whether each slice draws a mask of its own, in the order of the layout, as three separate
+            projections would.
 
     Raises:
         ValueError: The output does not divide into the slices, a slice is unknown, none is adapted, or a rank,
             scaling or dropout is out of range.
     """
+
+    separate_dropout = False
 
     def __init__(
         self,
@@ -143,6 +155,12 @@ class SlicedLoRALinear(SubRankLinear):
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         factors, scalings = self.active()
+        if self.separate_dropout and self.training:
+            parts = {
+                name: lora_change(self.lora_dropout(x).to(a.dtype), a, b, scalings[name])
+                for name, (a, b) in factors.items()
+            }
+            return join_slices(parts, self.layout)
         x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
         return sliced_change(x, factors, scalings, self.layout)
 
