@@ -72,6 +72,9 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
     if not adapter_modules(model):
         raise ValueError('the model of the config has no adapters, so there is nothing to merge')
     kinds = sorted({type(layer).__name__ for layer in adapter_modules(model).values()})
+    names = (trained.get('meta') or {}).get('dataset_meta')
+    for each in (model, plain):
+        each._dataset_meta = names  # as mmpretrain's get_model; CLIP reads its class names there
     types = {key: value.dtype for key, value in model.state_dict().items()}
     merged = merged_state_dict(model.double())
     _check_same(model, plain.double(), merged, size)
@@ -92,6 +95,11 @@ def _plain_config(cfg: Config) -> tuple[Config, Any]:
         bare['type'] = bare['type'] if isinstance(bare['type'], str) else bare['type'].__name__
         backbone.clear()
         backbone.update(bare)
+    for node, kind in list(adapted_backbones(plain.model, 'plain_config')):
+        size = kind.image_size(node)
+        bare = kind.plain_config(node)
+        node.clear()
+        node.update(bare)
     plain.pop('rank_table', None)
     hooks = plain.get('custom_hooks') or ()
     plain['custom_hooks'] = [hook for hook in hooks if resolve_type(hook.get('type'), HOOKS) not in OURS]

@@ -160,18 +160,18 @@ def _drop_stale_table(cfg: Config, ranks: Mapping[str, int]) -> None:
         cfg.pop('rank_table')
 
 
-def adapted_backbones(node: Any) -> Iterator[tuple[dict, Any]]:
-    """Yield the configs of adapted backbones and the classes or functions that build them."""
+def adapted_backbones(node: Any, verb: str = 'adapter_sites') -> Iterator[tuple[dict, Any]]:
+    """Yield the configs of what brings the verb, adapted backbones by default, and the classes or functions of it."""
     if isinstance(node, Mapping):
         kind = resolve_type(node.get('type'), MODELS)
-        if hasattr(kind, 'adapter_sites'):
+        if hasattr(kind, verb):
             yield node, kind
             return
         for value in node.values():
-            yield from adapted_backbones(value)
+            yield from adapted_backbones(value, verb)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from adapted_backbones(value)
+            yield from adapted_backbones(value, verb)
 
 
 def resolve_type(kind: Any, registry: Any) -> Any:

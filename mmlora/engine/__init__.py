@@ -3,6 +3,7 @@
 from .hooks import (
     AccumulationHook,
     CheckpointHook,
+    ClassNamesHook,
     CompileHook,
     ProtocolHook,
     SPUHook,
@@ -19,6 +20,7 @@ __all__ = [
     'AccumulationHook',
     'BF16OptimWrapper',
     'CheckpointHook',
+    'ClassNamesHook',
     'CompileHook',
     'EpochTrainLoop',
     'IterTrainLoop',

@@ -319,6 +319,9 @@ class TestOneNameForBoth:
         assert type(MODELS.build(dict(type=name, **clip_tiny.SMALL))) is LoRACLIPClassifier
         assert type(MODELS.build(dict(type=name, arch=VISION))) is LoRACLIPVision
         assert type(MODELS.build(dict(type=name, arch=VISION, encoder='vision', params='v'))) is LoRACLIPVision
+        init_cfg = dict(type='Pretrained', checkpoint='clip.pth')
+        assert type(MODELS.build(dict(type=name, arch=VISION, init_cfg=init_cfg))) is LoRACLIPVision
+        assert MODELS.build(dict(type=name, **clip_tiny.SMALL, encoder='none')).encoder == 'none'
         own = dict(arch=clip_tiny.ARCH, tokenizer=clip_tiny.SMALL['tokenizer'])
         assert LoRACLIP(encoder='vision', **own).encoder == 'vision' and LoRACLIP(**own).encoder == 'both'
 

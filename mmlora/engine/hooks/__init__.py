@@ -2,6 +2,7 @@
 
 from .accumulation_hook import AccumulationHook
 from .checkpoint_hook import CheckpointHook
+from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
 from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
@@ -12,6 +13,7 @@ from .strict_load_hook import StrictLoadHook
 __all__ = [
     'AccumulationHook',
     'CheckpointHook',
+    'ClassNamesHook',
     'CompileHook',
     'ProtocolHook',
     'SPUHook',

@@ -34,7 +34,7 @@ from .prompts import check_classes, check_templates, lengths, make_prompts, toke
 from .text import TextTower
 from .vision import LoRACLIPVision
 
-ENCODERS = {'vision': ('vision',), 'text': ('text',), 'both': ('vision', 'text')}
+ENCODERS = {'vision': ('vision',), 'text': ('text',), 'both': ('vision', 'text'), 'none': ()}
 PREPROCESSOR = dict(
     type='mmpretrain.ClsDataPreprocessor',
     mean=[122.7709383, 116.7460125, 104.09373615],
@@ -65,7 +65,8 @@ class LoRACLIPClassifier(BaseClassifier):
 
     Args:
         arch: A name in :data:`mmlora.models.clip.arch.ARCHS`, or the fields of :class:`CLIPArch`.
-        encoder: Which tower is adapted: ``'vision'``, ``'text'`` or ``'both'``.
+        encoder: Which tower is adapted: ``'vision'``, ``'text'``, ``'both'``, or ``'none'`` for the plain model, which
+            needs no training (zero-shot).
         params: The adapted projections among q, k, v and o; each draws a dropout mask of its own.
         layers: The adapted blocks, as in :func:`mmlora.models.clip.blocks.chosen_blocks`.
         lora_rank: Rank of each adapted projection.
