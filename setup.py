@@ -20,11 +20,13 @@ MIM_ITEMS = ('configs', 'tools', 'data_splits', 'model-index.yml')
 
 LITE = ['mmcv-lite>=2.1.0,<2.4.0']
 QUICKSTART = ['scikit-learn']
+CLIP = ['open_clip_torch>=2.20', 'ftfy']
 EXTRAS = {
     'lite': LITE,
     'quickstart': QUICKSTART,
     'tests': ['pytest', 'pytest-timeout', 'pytest-xdist', 'setuptools>=77.0.3', *LITE, *QUICKSTART],
     'vis': ['tensorboard', 'scikit-learn', 'grad-cam>=1.4.8,<1.5'],
+    'clip': CLIP,
     'hf': ['transformers>=4.40', 'peft', 'timm'],
     'mim': ['mmcv>=2.0.0,<2.4.0', 'mmengine>=0.10.6,<1.0.0'],
     'lint': ['ruff==0.17.5'],
