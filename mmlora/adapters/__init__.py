@@ -1,10 +1,11 @@
-"""What changes a frozen weight: adapted linears, the injector, freezing, merging and the parameter report."""
+"""What changes a frozen backbone: adapted linears, the injector, ways to tune a whole one, freezing and merging."""
 
 from .adapted import AdaptedLayer, adapter_modules
+from .added import AddedModule, added_modules
 from .at_rank import at_rank, sub_rank_layers
 from .freeze import adapter_parameter_names, freeze
 from .injector import adapted_layers, inject, inject_exact
-from .kinds import KINDS
+from .kinds import KINDS, look_up_kind
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
@@ -16,6 +17,7 @@ from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
 from .spu import DISTRIBUTIONS, draw_sub_ranks
 from .sub_rank import ROWS, SubRankLinear
+from .tuning import Tuning, find_tuning, tunings
 
 __all__ = [
     'DISTRIBUTIONS',
@@ -23,6 +25,7 @@ __all__ = [
     'ROWS',
     'SCALINGS',
     'AdaptedLayer',
+    'AddedModule',
     'LoRALinear',
     'LowRankLinear',
     'ParameterReport',
@@ -33,20 +36,25 @@ __all__ = [
     'ScaleShiftLayerNorm',
     'SlicedLoRALinear',
     'SubRankLinear',
+    'Tuning',
     'adapted_layers',
     'adapter_modules',
     'adapter_parameter_names',
+    'added_modules',
     'at_rank',
     'draw_sub_ranks',
+    'find_tuning',
     'freeze',
     'inject',
     'inject_exact',
     'inject_rlrr_conv',
     'inject_scale_shift',
+    'look_up_kind',
     'merge_adapters',
     'merged_state_dict',
     'parameter_report',
     'sub_rank_layers',
     'to_plain',
+    'tunings',
     'unmerge_adapters',
 ]

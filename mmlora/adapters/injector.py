@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn as nn
 
 from ..fused import adapted_slices, layout_of
-from .kinds import KINDS
+from .kinds import look_up_linear_kind
 from .low_rank import LowRankLinear
 from .targets import linear_names, matches, select
 
@@ -47,7 +47,7 @@ def inject(
         targets: Patterns as in :func:`mmlora.adapters.targets.matches`: names, suffixes or regular expressions.
         rank: Rank of every layer that ``ranks`` does not name. A mapping gives a rank for each slice.
         ranks: ``{pattern: rank}``; the last pattern that means a layer wins. Rank 0 leaves a layer as it is.
-        kind: A name in :data:`mmlora.adapters.kinds.KINDS`.
+        kind: A kind of adapted linear, as :func:`mmlora.adapters.look_up_kind` takes it.
         slices: Which of q, k and v are adapted in a fused projection (a layer named ``qkv`` or ``kv``). None adapts
             the projection as one weight.
         **kwargs: ``alpha``, ``scaling``, ``dropout``, ``lora_dtype`` and what else the kind takes.
@@ -91,8 +91,7 @@ def inject_exact(
         slices: As for :func:`inject`.
         **kwargs: As for :func:`inject`.
     """
-    if kind not in KINDS:
-        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
+    look_up_linear_kind(kind)
     plain = {name: model.get_submodule(name) for name, rank in ranks.items() if rank != 0}
     adapted = {name: _build(model, name, kind, ranks[name], slices, kwargs) for name in plain}
     twins: dict[int, LowRankLinear] = {id(layer): adapted[name] for name, layer in plain.items()}
@@ -113,7 +112,7 @@ def _build(
             f'{name} belongs to a {type(parent).__name__}, which reads its weight and never calls it: an adapter '
             'there would learn nothing'
         )
-    cls, own = KINDS[kind], adapted_slices(name, slices)
+    cls, own = look_up_linear_kind(kind), adapted_slices(name, slices)
     if layout_of(name) and slices is not None and cls.fused is not None:
         if places & INTERLEAVED:
             raise ValueError(

@@ -12,11 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..adapters import KINDS
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
 from ..io.weights import unwrap
 from ..models.backbones.adapt import slices_of
+from ..models.backbones.load_guard import LEARNED
 from ..models.backbones.ranks import (
     is_symbolic,
     pretrained_checkpoint,
@@ -116,9 +116,7 @@ def _settle(
 
 
 def _has_factors(checkpoint: Mapping[str, Any], where: str) -> bool:
-    prefixes = tuple(kind.prefix for kind in KINDS.values())
-    keys = unwrap(checkpoint, where)
-    return any(key.rpartition('.')[2].startswith(prefixes) for key in keys)
+    return any(LEARNED.search(key) for key in unwrap(checkpoint, where))
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:

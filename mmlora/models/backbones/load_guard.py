@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import torch.nn as nn
 from torch import Tensor
 
-from ...adapters import adapter_parameter_names
+from ...adapters import KINDS, adapter_parameter_names
 from ...io.published import convert_published
 
 DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
 """Buffers that follow from the architecture; a checkpoint may lack them."""
 
-LEARNED = re.compile(r'(^|\.)(lora|rlrr|ssf)_')
+PREFIXES = sorted({'ssf_', *(kind.prefix for kind in KINDS.values() if kind.prefix)})
+
+LEARNED = re.compile(rf'(^|\.)({"|".join(PREFIXES)})')
 """Begins the names of learned tensors, of whatever kind of adapter, and of the modules in which others hold them."""
 
 
