@@ -10,6 +10,9 @@ class AddedModule(nn.Module):
     a model holds it begins with the prefix of its kind of adapter.
     """
 
+    scaling: float = 1.0
+    """Factor of what it adds, which no tensor holds."""
+
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Return the learned tensors by their names within this module."""
         return dict(self.named_parameters())

@@ -8,19 +8,10 @@ import torch.nn as nn
 from ..fused import adapted_slices, layout_of
 from .kinds import look_up_linear_kind
 from .low_rank import LowRankLinear
+from .sites import BYPASSED, class_path
 from .targets import linear_names, matches, select
 
 Rank = int | Mapping[str, int]
-
-BYPASSED = {
-    ('torch.nn.modules.activation.MultiheadAttention', 'out_proj'),
-    ('mmpretrain.models.utils.attention.BEiTAttention', 'qkv'),
-    ('mmpretrain.models.utils.attention.WindowMSAV2', 'qkv'),
-    ('timm.models.beit.Attention', 'qkv'),
-    ('timm.models.swin_transformer_v2.WindowAttention', 'qkv'),
-    *(('mmpretrain.models.utils.attention.CrossMultiheadAttention', child) for child in 'qkv'),
-}
-"""(class, child): layers whose ``weight`` the parent reads itself, so that a changed ``forward`` is never called."""
 
 INTERLEAVED = {
     ('mmpretrain.models.utils.attention.LeAttention', 'qkv'),
@@ -106,7 +97,7 @@ def _build(
     model: nn.Module, name: str, kind: str, rank: Rank, slices: Sequence[str] | None, kwargs: dict
 ) -> LowRankLinear:
     parent, child = _parent(model, name)
-    places = {(f'{base.__module__}.{base.__qualname__}', child) for base in type(parent).__mro__}
+    places = {(class_path(base), child) for base in type(parent).__mro__}
     if places & BYPASSED:
         raise ValueError(
             f'{name} belongs to a {type(parent).__name__}, which reads its weight and never calls it: an adapter '

@@ -7,7 +7,9 @@ freezes the rest; ``detach`` takes all of it away. No forward of a backbone is e
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 import torch.nn as nn
+from torch import Tensor
 
 from .freeze import adapter_parameter_names, freeze, release_norms
 
@@ -131,3 +133,36 @@ def parameters_where(model: nn.Module, wanted: Callable[[nn.Module, str], bool])
         for own, _ in module.named_parameters(recurse=False)
         if wanted(module, own)
     }
+
+
+def learned_dtype(weight: Tensor) -> torch.dtype:
+    """Return the type of learned tensors beside a frozen weight: float32 over half precision, else the same type."""
+    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+
+
+def check_size(name: str, value: int) -> int:
+    """Return a whole number of at least 1 as an int.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is below 1.
+    """
+    if isinstance(value, bool) or not hasattr(value, '__index__'):
+        raise TypeError(f'{name} must be an integer, got {value!r}')
+    if value < 1:
+        raise ValueError(f'{name} must be at least 1, got {value}')
+    return int(value)
+
+
+def check_dropout(value: float) -> float:
+    """Return a probability in [0, 1).
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is out of range; at 1 nothing would learn.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'dropout must be a number, got {value!r}')
+    if not 0 <= value < 1:
+        raise ValueError(f'dropout must lie in [0, 1), got {value}')
+    return float(value)
