@@ -5,22 +5,30 @@ A kind is a class of adapted linear, which brings its own form for fused project
 
 import difflib
 
+from .adaptformer import AdaptFormer
 from .bitfit import BitFit
 from .full_fine_tune import FullFineTune
+from .houlsby import Houlsby
 from .layer_norm_tune import LayerNormTune
 from .linear_probe import LinearProbe
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
 from .rlrr import RLRRLinear
+from .ssf import SSF
 from .tuning import Tuning
+from .vpt import VPT
 
 KINDS: dict[str, type[LowRankLinear] | type[Tuning]] = {
     'lora': LoRALinear,
     'rlrr': RLRRLinear,
+    'adaptformer': AdaptFormer,
     'bitfit': BitFit,
     'fullfinetune': FullFineTune,
+    'houlsby': Houlsby,
     'layernormtune': LayerNormTune,
     'linearprobe': LinearProbe,
+    'ssf': SSF,
+    'vpt': VPT,
 }
 """Keys are lower-case letters alone; :func:`look_up_kind` takes every spelling of them."""
 
