@@ -1,11 +1,17 @@
 """What changes a frozen backbone: adapted linears, the injector, ways to tune a whole one, freezing and merging."""
 
 from .adapted import AdaptedLayer, adapter_modules
+from .adaptformer import AdaptFormer
 from .added import AddedModule, added_modules
 from .at_rank import at_rank, sub_rank_layers
+from .bitfit import BitFit
 from .freeze import adapter_parameter_names, freeze
+from .full_fine_tune import FullFineTune
+from .houlsby import Houlsby
 from .injector import adapted_layers, inject, inject_exact
 from .kinds import KINDS, look_up_kind
+from .layer_norm_tune import LayerNormTune
+from .linear_probe import LinearProbe
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
@@ -16,16 +22,26 @@ from .scale_shift import ScaleShift, ScaleShiftConv2d, ScaleShiftLayerNorm, inje
 from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
 from .spu import DISTRIBUTIONS, draw_sub_ranks
+from .ssf import SSF
 from .sub_rank import ROWS, SubRankLinear
 from .tuning import Tuning, find_tuning, tunings
+from .vpt import VPT
 
 __all__ = [
     'DISTRIBUTIONS',
     'KINDS',
     'ROWS',
     'SCALINGS',
+    'SSF',
+    'VPT',
+    'AdaptFormer',
     'AdaptedLayer',
     'AddedModule',
+    'BitFit',
+    'FullFineTune',
+    'Houlsby',
+    'LayerNormTune',
+    'LinearProbe',
     'LoRALinear',
     'LowRankLinear',
     'ParameterReport',

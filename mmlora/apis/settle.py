@@ -46,16 +46,17 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         checkpoint: The checkpoint that is to be tested or resumed.
 
     Returns:
-        The rank table, or None where the config has no adapted backbone, or only numbers and no checkpoint.
+        The rank table, or None where the config has no backbone with ranks, or only numbers and no checkpoint.
 
     Raises:
         ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or the backbone and
-            StableRankHook ask for different ranks; or there are several adapted backbones and not all of them have
-            numbers.
+            StableRankHook ask for different ranks, or the hook for those of a kind that has none; or there are several
+            adapted backbones and not all of them have numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
     found = list(adapted_backbones(cfg.get('model', {})))
     hook = _hook(cfg)
+    found = [(backbone, kind) for backbone, kind in found if _has_ranks(backbone, kind, hook)]
     asked = [_asked(backbone, kind, hook) for backbone, kind in found]
     if len(found) > 1:
         if any(is_symbolic(ranks) for ranks in asked):
@@ -117,6 +118,14 @@ def _settle(
 
 def _has_factors(checkpoint: Mapping[str, Any], where: str) -> bool:
     return any(LEARNED.search(key) for key in unwrap(checkpoint, where))
+
+
+def _has_ranks(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> bool:
+    if getattr(kind, 'has_ranks', None) is None or kind.has_ranks(backbone):
+        return True
+    if hook is not None:
+        raise ValueError(f'StableRankHook needs ranks, and kind={backbone["kind"]!r} has none: leave the hook out')
+    return False
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:

@@ -8,9 +8,11 @@ import torch.nn as nn
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from ...adapters import Tuning, look_up_kind
+from ...adapters.ssf import SSF
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
 from .adapt import adapt_backbone, check_keywords, check_slices, tune_backbone
+from .biases import with_biases
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -142,17 +144,29 @@ def _bare_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
     """Return the names of the adapted linears; the backbone is built without memory to learn them."""
-    if issubclass(look_up_kind(cfg.get('kind', 'lora')), Tuning):
+    if not _has_ranks(cfg):
         return []
     return select(cfg['targets'], linear_names(build_skeleton(_bare_config(cfg))))
 
 
-def _default_ranks(cfg: Mapping[str, Any]) -> int | dict[str, int]:
-    """Return the rank that a config without one means: none for a kind without ranks."""
-    kind = look_up_kind(cfg.get('kind', 'lora'))
-    return {} if issubclass(kind, Tuning) else kind.default_rank
+def _has_ranks(cfg: Mapping[str, Any]) -> bool:
+    """Return whether a config adapts linear layers, which have ranks, and not the backbone as a whole."""
+    return not issubclass(look_up_kind(cfg.get('kind', 'lora')), Tuning)
+
+
+def _default_ranks(cfg: Mapping[str, Any]) -> int:
+    """Return the rank that a config of a kind with ranks means where it gives none."""
+    return look_up_kind(cfg.get('kind', 'lora')).default_rank
+
+
+def _merged_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the backbone without adapters that takes the merged weights."""
+    bare = _bare_config(cfg)
+    return with_biases(bare) if look_up_kind(cfg.get('kind', 'lora')) is SSF else bare
 
 
 AdaptedBackbone.adapter_sites = _adapter_sites
 AdaptedBackbone.default_ranks = _default_ranks
 AdaptedBackbone.bare_config = _bare_config
+AdaptedBackbone.has_ranks = _has_ranks
+AdaptedBackbone.merged_config = _merged_config
