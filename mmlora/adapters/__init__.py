@@ -5,8 +5,10 @@ from .adaptformer import AdaptFormer
 from .added import AddedModule, added_modules
 from .at_rank import at_rank, sub_rank_layers
 from .bitfit import BitFit
-from .freeze import adapter_parameter_names, freeze
+from .dora import DoRALinear
+from .freeze import adapter_parameter_names, adapter_tensor_names, freeze
 from .full_fine_tune import FullFineTune
+from .glora import GLoRALinear
 from .houlsby import Houlsby
 from .injector import adapted_layers, inject, inject_exact
 from .kinds import KINDS, look_up_kind
@@ -14,7 +16,10 @@ from .layer_norm_tune import LayerNormTune
 from .linear_probe import LinearProbe
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
+from .melora import MELoRALinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
+from .moslora import MoSLoRALinear
+from .pissa import PiSSALinear
 from .report import ParameterReport, parameter_report
 from .rlrr import RLRRLinear
 from .rlrr_conv import RLRRConv2d, inject_rlrr_conv
@@ -38,13 +43,18 @@ __all__ = [
     'AdaptedLayer',
     'AddedModule',
     'BitFit',
+    'DoRALinear',
     'FullFineTune',
+    'GLoRALinear',
     'Houlsby',
     'LayerNormTune',
     'LinearProbe',
     'LoRALinear',
     'LowRankLinear',
+    'MELoRALinear',
+    'MoSLoRALinear',
     'ParameterReport',
+    'PiSSALinear',
     'RLRRConv2d',
     'RLRRLinear',
     'ScaleShift',
@@ -56,6 +66,7 @@ __all__ = [
     'adapted_layers',
     'adapter_modules',
     'adapter_parameter_names',
+    'adapter_tensor_names',
     'added_modules',
     'at_rank',
     'draw_sub_ranks',

@@ -18,6 +18,15 @@ def adapter_parameter_names(model: nn.Module) -> set[str]:
     }
 
 
+def adapter_tensor_names(model: nn.Module) -> set[str]:
+    """Return the keys that adapters have added to the state: parameters, and buffers that they start from."""
+    return adapter_parameter_names(model) | {
+        f'{name}.{own}' if name else own
+        for name, layer in adapter_modules(model).items()
+        for own in layer.adapter_tensors()
+    }
+
+
 def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
     """Let the named parameters learn, and no others.
 

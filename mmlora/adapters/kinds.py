@@ -7,12 +7,17 @@ import difflib
 
 from .adaptformer import AdaptFormer
 from .bitfit import BitFit
+from .dora import DoRALinear
 from .full_fine_tune import FullFineTune
+from .glora import GLoRALinear
 from .houlsby import Houlsby
 from .layer_norm_tune import LayerNormTune
 from .linear_probe import LinearProbe
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
+from .melora import MELoRALinear
+from .moslora import MoSLoRALinear
+from .pissa import PiSSALinear
 from .rlrr import RLRRLinear
 from .ssf import SSF
 from .tuning import Tuning
@@ -21,6 +26,11 @@ from .vpt import VPT
 KINDS: dict[str, type[LowRankLinear] | type[Tuning]] = {
     'lora': LoRALinear,
     'rlrr': RLRRLinear,
+    'moslora': MoSLoRALinear,
+    'melora': MELoRALinear,
+    'glora': GLoRALinear,
+    'pissa': PiSSALinear,
+    'dora': DoRALinear,
     'adaptformer': AdaptFormer,
     'bitfit': BitFit,
     'fullfinetune': FullFineTune,

@@ -5,7 +5,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .adapted import adapter_modules, replace_module
-from .freeze import adapter_parameter_names
+from .freeze import adapter_tensor_names
 from .tuning import tunings
 
 
@@ -56,7 +56,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """
     check_mergeable(model)
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    for name in adapter_parameter_names(model):
+    for name in adapter_tensor_names(model):
         state.pop(name)
     for name, layer in adapter_modules(model).items():
         for own, value in zip(('weight', 'bias'), layer.changed(), strict=True):

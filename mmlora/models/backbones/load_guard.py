@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch.nn as nn
 from torch import Tensor
 
-from ...adapters import KINDS, Tuning, adapter_parameter_names, find_tuning
+from ...adapters import KINDS, Tuning, adapter_tensor_names, find_tuning
 from ...io.published import convert_published
 
 DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
@@ -38,7 +38,7 @@ class LoadGuard:
         """
         own = module.state_dict()
         convert_published(state_dict, own, prefix)
-        factors = adapter_parameter_names(module)
+        factors = adapter_tensor_names(module)
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         base = [key for key in own if key not in factors and not key.endswith(DERIVED)]
         self._check_base(own, base, given, prefix, state_dict)
