@@ -25,6 +25,7 @@ from layouts import write_lists
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from scipy.io import savemat
+from tiny import call_tool
 
 from mmlora.datasets import FGVC, FGVC_SETS, find_fgvc_set
 from mmlora.datasets.fgvc_files import draw_val
@@ -325,6 +326,22 @@ def test_few_shot_lists(tmp_path):
     assert len(fgvc('cub', 'trainval', **few)) == 3 * TRAIN and len(fgvc('cub', 'test', **few)) == 3 * TEST
     with pytest.raises(FileNotFoundError, match='fewshot --dataset fgvc --data-root .* --name cub --shots 4 --exps 5'):
         fgvc('cub', n_shot=4, data_root=str(tmp_path))
+
+
+def test_few_shot_lists_are_written(tmp_path, capsys):
+    make_json(tmp_path / 'CUB_200_2011')
+    make_cars(tmp_path / 'Stanford-cars')
+    options = ('fewshot', '--dataset', 'fgvc', '--data-root', tmp_path, '--shots', 2, '--exps', 1)
+    assert call_tool('make_splits', *options) == 0
+    for name, per_class in dict(cub=3 * [2], cars=2 * [2]).items():
+        train, val, whole = (fgvc(name, split, data_root=str(tmp_path), n_shot=n_shot)
+                             for split, n_shot in (('train', 2), ('val', 2), ('trainval', None)))
+        assert np.bincount(list(labels(train).values())).tolist() == per_class
+        assert len(train) + len(val) == len(whole) and labels(train).items() <= labels(whole).items()
+    assert call_tool('make_splits', *options, '--name', 'dogs') == 2
+    assert 'no folder Stanford-dogs' in capsys.readouterr().err
+    assert call_tool('make_splits', *options[:4], tmp_path / 'cub') == 2
+    assert 'has no folder of an FGVC set' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('options, message', [
