@@ -71,7 +71,7 @@ def ranks_from_checkpoint(
     check_slices(slices)
     check_rank_per(rank_per, slices)
     check_total(criterion, budget)
-    state = load_state_dict(path)
+    state = load_state_dict(path, convert=False)
     weights, layouts = find_linear_weights(state, ffn)
     if not weights:
         raise ValueError(

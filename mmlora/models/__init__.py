@@ -2,5 +2,6 @@
 
 from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA
 from .batch_augments import MixupCutMix
+from .pretrained import PretrainedWeights
 
-__all__ = ['AdaptedBackbone', 'MixupCutMix', 'RLRRSwin', 'RLRRViT', 'SwinSR_LoRA', 'VitSR_LoRA']
+__all__ = ['AdaptedBackbone', 'MixupCutMix', 'PretrainedWeights', 'RLRRSwin', 'RLRRViT', 'SwinSR_LoRA', 'VitSR_LoRA']

@@ -163,7 +163,7 @@ BAD_BYTES = {
     'cut safetensors': (safetensors.torch.save(WEIGHTS)[:-1], 'damaged or cut off'),
     'npz of objects': (None, 'holds Python objects'),
     'npz of text': (None, 'array of <U1, not of numbers'),
-    'torchscript': (None, 'TorchScript'),
+    'torchscript of objects': (None, 'refused: .*TorchScript program with builtins.print'),
 }
 
 
@@ -173,8 +173,10 @@ def _bad_file(folder, name):
         _npz(path, {'a': np.array([Runs(os.mkdir, str(folder / 'ran'))], dtype=object)})
     elif name == 'npz of text':
         _npz(path, {'a': np.array(['x'])})
-    elif name == 'torchscript':
-        torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1, 1)).save(path)
+    elif name == 'torchscript of objects':
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('net/data.pkl', b'\x80\x02cbuiltins\nprint\n.')
+            archive.writestr('net/code/net.py', '')
     else:
         path.write_bytes(BAD_BYTES[name][0])
     return path
