@@ -102,7 +102,7 @@ def ranks_from_config(
         rank_per: ``'layer'`` or ``'slice'``.
 
     Returns:
-        The table, and ``alpha``, ``scaling`` and ``slices`` of the backbone.
+        The table, and ``alpha``, ``scaling``, ``slices`` and ``kind`` of the backbone.
 
     Raises:
         ValueError: There is not one adapted backbone, the ranks of the config are numbers already, a budget or
@@ -126,4 +126,5 @@ def ranks_from_config(
     if table is None:
         raise ValueError(f'the config has numbers already, lora_ranks={backbone.get("lora_ranks")!r}: give a criterion')
     scaling = dict(alpha=backbone.get('lora_alpha', 1.0), scaling=backbone.get('lora_scaling', 'alpha/r'))
-    return table, dict(scaling, slices=slices_of(backbone, kind))
+    own = backbone.get('kind', getattr(kind, 'default_kind', 'lora'))
+    return table, dict(scaling, slices=slices_of(backbone, kind), kind=own)

@@ -110,7 +110,8 @@ def _check_kinds(cfg: Config) -> None:
     for backbone, _ in adapted_backbones(cfg.model):
         kind = look_up_kind(backbone.get('kind', 'lora'))
         if issubclass(kind, LowRankLinear) and not issubclass(kind, SubRankLinear):
-            raise TypeError(f'kind={backbone["kind"]!r} is a kind of adapter that has no sub-ranks: only LoRA can be cut')
+            own = backbone['kind']
+            raise TypeError(f'kind={own!r} is a kind of adapter that has no sub-ranks: only LoRA can be cut')
 
 
 def _limit(rank: int | None, fraction: float | None) -> str:
