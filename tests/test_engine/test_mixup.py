@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmpretrain.models.utils.batch_augments import CutMix
 from mmpretrain.registry import BATCH_AUGMENTS, MODELS
 from mmpretrain.structures import DataSample
@@ -118,7 +119,6 @@ def test_registered_under_both_names():
 
 
 def test_the_loss_of_a_classifier_is_timms(timm_mixup, root):
-    from mmengine.config import Config
     from timm.loss import SoftTargetCrossEntropy
 
     cfg = Config.fromfile(root / 'configs' / '_base_' / 'models' / 'rlrr_vit-base-p16_mixup.py').model
@@ -139,6 +139,21 @@ def test_the_loss_of_a_classifier_is_timms(timm_mixup, root):
     data = model.data_preprocessor(dict(inputs=pictures, data_samples=samples), training=True)
     assert not torch.equal(data['inputs'], pictures)
     torch.testing.assert_close(model(**data, mode='loss')['loss'], wanted)
+
+
+def test_the_bases_of_the_published_runs_go_together(tmp_path, root):
+    bases = ('models/rlrr_vit-base-p16_mixup.py', 'datasets/fgvc/nabirds.py', 'schedules/rlrr_fgvc_aug_100e.py',
+             'ema_runtime.py')
+    leaf = tmp_path / 'leaf.py'
+    leaf.write_text(f"_base_ = {[str(root / 'configs' / '_base_' / base) for base in bases]}\n"
+                    'model = dict(head=dict(num_classes=555))\n'
+                    'data_preprocessor = dict(num_classes=555)\n'
+                    'train_dataloader = dict(drop_last=True)\n')
+    cfg = Config.fromfile(leaf)
+    assert cfg.dataset_name == 'fgvc-nabirds' and cfg.train_dataloader.drop_last
+    assert cfg.model.train_cfg.augments == dict(type='MixupCutMix', **PUBLISHED) and cfg.model.head.loss.use_soft
+    assert (cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size) == (110, 32)
+    assert [hook.type for hook in cfg.custom_hooks] == ['StepSeedHook', 'EMAHook']
 
 
 def test_a_run_that_is_resumed_draws_the_same(tmp_path, images):  # noqa: F811

@@ -1,6 +1,7 @@
 # RLRR on ViT-B/16 for the published runs with augmentation (FGVC): Mixup or CutMix of each batch, smoothed labels and
-# the loss for soft targets. The data base gives data_preprocessor.num_classes. The average of the weights comes with
-# ema_runtime.py, the learning rates with schedules/rlrr_fgvc_aug_100e.py.
+# the loss for soft targets. A leaf gives the number of classes twice, to head and to data_preprocessor, which makes the
+# soft targets. The average of the weights comes with ema_runtime.py, the learning rates with
+# schedules/rlrr_fgvc_aug_100e.py.
 _base_ = './rlrr_vit-base-p16.py'
 model = dict(
     _scope_='mmpretrain',
