@@ -1,5 +1,6 @@
 """VTAB-1k from a data set that stands for tensorflow_datasets, and what is read back."""
 
+import importlib.util
 import io
 import json
 import re
@@ -352,3 +353,17 @@ def test_what_tensorflow_datasets_is_asked(monkeypatch):
     monkeypatch.setattr(FakeBuilder, 'download_and_prepare', by_hand)
     with pytest.raises(ValueError, match='kitti cannot be downloaded.*Manual directory'):
         open_tfds('kitti', '3.2.0', None)
+
+
+def test_the_page_on_data_sets_says_what_the_tool_does(root):
+    text = (root / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+    commands = re.findall(r'^python tools/prepare_vtab.py (.*)$', text, re.MULTILINE)
+    spec = importlib.util.spec_from_file_location('prepare_vtab_tool', root / 'tools' / 'prepare_vtab.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    parsed = [tool.parse_args(command.split()) for command in commands]
+    assert [args.tfds_version for args in parsed] == ['published', 'any'] and parsed[0].names == ['eurosat', 'kitti']
+    for name, rule in vtab_rules.VTAB_RULES.items():
+        slices = vtab_rules.vtab_slices(rule, {**dict.fromkeys(rule.splits, 10**6), **rule.sizes})
+        cells = (name, f'`{rule.source}:{rule.version}`', f'`{slices["val200"]}`', f'`{slices["test"]}`')
+        assert f'| {" | ".join(cells)} |' in text
