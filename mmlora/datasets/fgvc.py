@@ -75,9 +75,8 @@ class FGVC(ListedDataset):
             ann_file = self._source(files, split)
         self._split_of = {source: own for own, source in files.sources.items() if own in files.splits}
         prefix = kwargs.pop('data_prefix', None)
-        if prefix is None:
-            images = next(iter(files.splits.values()))
-            prefix = find_image_folder(self.folder, self.fgvc_set, images)
+        images = next(iter(files.splits.values()))
+        place = find_image_folder(self.folder, self.fgvc_set, images) if prefix is None else self.folder / prefix
         metainfo = dict(kwargs.pop('metainfo', None) or {})
         if files.classes:
             metainfo.setdefault('classes', files.classes)
@@ -87,7 +86,7 @@ class FGVC(ListedDataset):
             without=without,
             check_images=check_images,
             metainfo=metainfo,
-            data_prefix=str(self.folder / prefix),
+            data_prefix=str(place),
             **kwargs,
         )
         # Not given to the parent, which takes text in the meta information for the name of a file.

@@ -64,7 +64,7 @@ _SETS = (
             'http://vision.stanford.edu/aditya86/ImageNetDogs'),
     FGVCSet('cars', 'Stanford Cars', 196, 7329, 815, 8041, ('Stanford-cars', 'Cars', 'StanfordCar', 'Cars196'),
             ('', 'images', 'Images'), ('cars_train_annos.mat', 'cars_test_annos_withlabels.mat', 'cars_meta.mat'),
-            'https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset'),
+            'http://ai.stanford.edu/~jkrause/cars/car_dataset.html'),
 )  # yapf: disable
 FGVC_SETS: Mapping[str, FGVCSet] = MappingProxyType({fgvc_set.name: fgvc_set for fgvc_set in _SETS})
 

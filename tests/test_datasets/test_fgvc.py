@@ -120,6 +120,14 @@ def test_registered_and_read_through_a_pipeline(vpt):
     assert dataset[0]['inputs'].shape == (3, 32, 32) and int(dataset[0]['data_samples'].gt_label) == 2
 
 
+def test_places_relative_to_where_one_is(vpt, monkeypatch):
+    monkeypatch.chdir(vpt)
+    assert len(fgvc('cub', data_root='.')) == len(fgvc('cub', data_root='CUB_200_2011')) == 12
+    assert len(fgvc('cub', data_root='.', data_prefix='images')) == 12
+    with pytest.raises(FileNotFoundError, match='as there is no folder, in .CUB_200_2011/photos'):
+        fgvc('cub', data_root='.', data_prefix='photos')
+
+
 def test_trainval_of_rlrr_is_read(tmp_path):
     folder = make_json(tmp_path / 'StanfordCars', '', trainval=True)
     assert fgvc('cars', 'trainval', data_root=str(tmp_path)).ann_file == str(folder / 'trainval.json')
