@@ -250,7 +250,7 @@ def dinov2(state: dict) -> dict:
 
 HF_CLIP_VISION = dict(HF_VIT, hidden_act='quick_gelu', projection_dim=16)
 HF_CLIP_TEXT = dict(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=64,
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=64,
     max_position_embeddings=16, bos_token_id=62, eos_token_id=63,
 )  # fmt: skip
 HF_EPS = dict(VIT, norm_cfg=dict(type='LN', eps=1e-12))
@@ -290,6 +290,9 @@ SOURCES = {
     'hf4 swin': Source('hf4-swin', hf('SwinModel', **HF_SWIN), SWIN, old_hf_swin),
     'open_clip': Source('openai', open_clip, CLIP),
     'open_clip custom text': Source('open_clip-text', lambda: open_clip(kind='CustomTextCLIP'), CLIP),
-    'hf clip': Source('hf-clip', hf('CLIPModel', vision_config=HF_CLIP_VISION, text_config=HF_CLIP_TEXT), CLIP),
+    'hf clip': Source(
+        'hf-clip', hf('CLIPModel', vision_config=HF_CLIP_VISION, text_config=HF_CLIP_TEXT, projection_dim=16),
+        CLIP,
+    ),
     'hf clip vision': Source('hf-clip-vision', hf('CLIPVisionModel', **HF_CLIP_VISION), CLIP),
 }  # fmt: skip
