@@ -56,7 +56,10 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
     """
     found = list(adapted_backbones(cfg.get('model', {})))
     hook = _hook(cfg)
-    found = [(backbone, kind) for backbone, kind in found if _has_ranks(backbone, kind, hook)]
+    without = [backbone for backbone, kind in found if not has_ranks(backbone, kind)]
+    if without and hook is not None:
+        raise ValueError(f'StableRankHook needs ranks, and kind={without[0]["kind"]!r} has none: leave the hook out')
+    found = [(backbone, kind) for backbone, kind in found if has_ranks(backbone, kind)]
     asked = [_asked(backbone, kind, hook) for backbone, kind in found]
     if len(found) > 1:
         if any(is_symbolic(ranks) for ranks in asked):
@@ -120,12 +123,9 @@ def _has_factors(checkpoint: Mapping[str, Any], where: str) -> bool:
     return any(LEARNED.search(key) for key in unwrap(checkpoint, where))
 
 
-def _has_ranks(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> bool:
-    if getattr(kind, 'has_ranks', None) is None or kind.has_ranks(backbone):
-        return True
-    if hook is not None:
-        raise ValueError(f'StableRankHook needs ranks, and kind={backbone["kind"]!r} has none: leave the hook out')
-    return False
+def has_ranks(backbone: Mapping[str, Any], kind: Any) -> bool:
+    """Return whether the config of an adapted backbone, built by ``kind``, adapts layers that have ranks."""
+    return not hasattr(kind, 'has_ranks') or kind.has_ranks(backbone)
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:

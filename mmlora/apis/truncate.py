@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from ..adapters import LowRankLinear, SubRankLinear, look_up_kind, sub_rank_layers
+from ..adapters import SubRankLinear, look_up_kind, sub_rank_layers
 from ..adapters.at_rank import check_point, rank_at
 from ..engine.adaptation import describe_adaptation
 from ..io.atomic import write_atomically
@@ -109,7 +109,7 @@ def _check_kinds(cfg: Config) -> None:
     # Before the ranks are lowered: a kind may refuse a lower rank for a reason of its own.
     for backbone, _ in adapted_backbones(cfg.model):
         kind = look_up_kind(backbone.get('kind', 'lora'))
-        if issubclass(kind, LowRankLinear) and not issubclass(kind, SubRankLinear):
+        if not issubclass(kind, SubRankLinear):
             own = backbone['kind']
             raise TypeError(f'kind={own!r} is a kind of adapter that has no sub-ranks: only LoRA can be cut')
 

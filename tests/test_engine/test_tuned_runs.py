@@ -10,7 +10,9 @@ from tiny import images, quick  # noqa: F401
 from mmlora.adapters import adapter_parameter_names
 from mmlora.apis import merge_checkpoint, settle_ranks, train
 from mmlora.apis import test as run_test
+from mmlora.apis.rank_report import ranks_from_config
 from mmlora.apis.records import read_records
+from mmlora.apis.truncate import truncate_checkpoint
 
 INNER = dict(
     type='VisionTransformer', img_size=32, patch_size=16, drop_rate=0.2, drop_path_rate=0.2,
@@ -111,3 +113,12 @@ def test_compiled_backbones_compute_the_same(kind):
     model.compile(backend='eager')
     torch.testing.assert_close(model(x)[-1], wanted, rtol=1e-5, atol=1e-6)
     assert not any('_orig_mod' in key for key in model.state_dict())
+
+
+def test_what_is_about_ranks_refuses_kinds_without(tmp_path, images):  # noqa: F811
+    cfg = config(images, tmp_path, 'Houlsby')
+    with pytest.raises(ValueError, match="kind='Houlsby' adapts no layers with ranks"):
+        ranks_from_config(cfg, 'stable_rank')
+    torch.save(dict(state_dict={}), tmp_path / 'x.pth')
+    with pytest.raises(TypeError, match="kind='Houlsby' is a kind of adapter that has no sub-ranks"):
+        truncate_checkpoint(cfg, str(tmp_path / 'x.pth'), str(tmp_path / 'cut.pth'), rank=1)
