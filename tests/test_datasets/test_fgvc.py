@@ -124,7 +124,7 @@ def test_places_relative_to_where_one_is(vpt, monkeypatch):
     monkeypatch.chdir(vpt)
     assert len(fgvc('cub', data_root='.')) == len(fgvc('cub', data_root='CUB_200_2011')) == 12
     assert len(fgvc('cub', data_root='.', data_prefix='images')) == 12
-    with pytest.raises(FileNotFoundError, match='as there is no folder, in .CUB_200_2011/photos'):
+    with pytest.raises(FileNotFoundError, match='as there is no folder .CUB_200_2011/photos'):
         fgvc('cub', data_root='.', data_prefix='photos')
 
 
