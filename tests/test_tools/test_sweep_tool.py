@@ -8,8 +8,9 @@ import time
 
 import pytest
 import tiny
+from mmengine.config import Config
 
-from mmlora.apis.sweep_job import run_job
+from mmlora.apis.sweep_job import check_apart, run_job
 from mmlora.apis.sweep_lock import lock_folder
 
 OPTIONS = {
@@ -20,15 +21,25 @@ OPTIONS = {
 LAST = 'iter_10.pth'
 
 
-@pytest.fixture
-def sweep_file(tmp_path, images):
+@pytest.fixture(scope='module')
+def sweep_file(tmp_path_factory, images):
     """A sweep of two seeds of the tiny config."""
+    tmp_path = tmp_path_factory.mktemp('sweep')
     options = {key: [value] for key, value in {**OPTIONS, **tiny.data_options(images)}.items()}
     config = tmp_path / 'tiny_vit.py'
     config.write_text(tiny.CONFIG.read_text())
     path = tmp_path / 'sweep.py'
     path.write_text(f'configs = ["tiny_vit.py"]\noptions = {{**{options!r}, "randomness.seed": [0, 1]}}\n')
     return path
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, sweep_file):
+    """The folder of the sweep, done on this machine without interruption."""
+    work_dir = tmp_path_factory.mktemp('whole')
+    done = tiny.run_tool('tools/sweep.py', sweep_file, '--work-dir', work_dir, '--workers', 2, '--threads', 1)
+    assert '2 of 2 runs are done.' in done.stdout and '(2) |' in done.stdout and (work_dir / 'summary.csv').is_file()
+    return work_dir
 
 
 def folders(work_dir):
@@ -40,12 +51,8 @@ def metrics(work_dir):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_with_all_its_runs_ends_as_one_that_was_not(tmp_path, sweep_file, capfd):
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    assert tiny.call_tool('sweep', sweep_file, '--work-dir', whole, '--workers', 2, '--threads', 1) == 0
-    said = capfd.readouterr().out
-    assert '2 of 2 runs are done.' in said and '(2) |' in said and (whole / 'summary.csv').is_file()
-
+def test_a_sweep_killed_with_all_its_runs_ends_as_one_that_was_not(tmp_path, sweep_file, whole, capfd):
+    killed = tmp_path / 'killed'
     words = [sys.executable, 'tools/sweep.py', str(sweep_file), '--work-dir', str(killed), '--threads', '1']
     process = subprocess.Popen(words, cwd=tiny.ROOT, env=tiny.tool_env(), stdout=subprocess.DEVNULL)
     try:
@@ -74,30 +81,43 @@ def test_a_sweep_killed_with_all_its_runs_ends_as_one_that_was_not(tmp_path, swe
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_results(tmp_path, sweep_file):
+def test_ray_gives_the_same_results(tmp_path, sweep_file, whole):
     pytest.importorskip('ray')
-    local, ray = tmp_path / 'local', tmp_path / 'ray'
-    for work_dir, more in ((local, ()), (ray, ('--engine', 'ray'))):
-        tiny.run_tool('tools/sweep.py', sweep_file, '--work-dir', work_dir, '--workers', 2, '--threads', 1, *more)
-    for one, other in zip(folders(local), folders(ray), strict=True):
+    words = ['--work-dir', tmp_path, '--workers', 2, '--threads', 1, '--engine', 'ray']
+    tiny.run_tool('tools/sweep.py', sweep_file, *words)
+    for one, other in zip(folders(whole), folders(tmp_path), strict=True):
         assert not tiny.differing_runs(one / LAST, other / LAST)
-    assert metrics(local) == metrics(ray)
-    assert (local / 'summary.md').read_text() == (ray / 'summary.md').read_text()
+    assert metrics(whole) == metrics(tmp_path)
+    assert (whole / 'summary.md').read_text() == (tmp_path / 'summary.md').read_text()
+
+
+def validated_on(images, part, folder):
+    """Return the options of the tiny config with the images of one loader in another folder."""
+    return {**tiny.data_options(images), f'{part}_dataloader.dataset.data_root': str(folder)}
 
 
 @pytest.mark.slow
-def test_settings_are_chosen_on_other_images_than_those_of_training(tmp_path, images):
-    words = [tiny.CONFIG, '--work-dir', tmp_path, '--seeds', 0, '--tune-seeds', 1, '--tune',
+def test_settings_are_chosen_and_tested(tmp_path, images):
+    options = validated_on(images, 'val', tiny.make_images(tmp_path / 'other', 3))
+    words = [tiny.CONFIG, '--work-dir', tmp_path / 'sweep', '--seeds', 0, '--tune-seeds', 1, '--tune',
              'optim_wrapper.optimizer.lr=0.003,0.03', '--set', 'train_cfg.max_epochs=1',
-             *(f'{key}={value}' for key, value in tiny.data_options(images).items())]
-    other = tiny.make_images(tmp_path / 'other', 3)
-    apart = [word.replace(str(images), str(other)) if word.startswith('val_') else word for word in map(str, words)]
-    done = tiny.run_tool('tools/sweep.py', *words, check=False)
-    assert done.returncode == 2 and 'are its test data' in done.stderr
-    leak = [word.replace(str(images), str(other)) if word.startswith('test_') else word for word in map(str, words)]
-    done = tiny.run_tool('tools/sweep.py', *leak, '--work-dir', tmp_path / 'leak', check=False)
-    assert done.returncode == 1 and '36 of the 36 validation images are trained on too' in done.stderr
-    assert '1 of 1 runs are done' in tiny.run_tool('tools/sweep.py', *apart).stdout
+             *(f'{key}={value}' for key, value in options.items())]
+    said = tiny.run_tool('tools/sweep.py', *words, '--workers', 2).stdout
+    assert '1 of 1 runs are done' in said and '| 2 of 2 | optimizer.lr=0.0' in said
+    assert {path.relative_to(tmp_path / 'sweep').parts[0] for path in tmp_path.rglob('results.json')} == {'final'}
+
+
+@pytest.mark.parametrize('part, message', [
+    ('val', None),
+    ('test', '36 of the 36 validation images are trained on too'),
+    ('train', '36 of the 36 validation images are tested on too'),
+])
+def test_settings_are_not_chosen_on_images_of_training_or_test(tmp_path, images, part, message):
+    options = validated_on(images, part, tiny.make_images(tmp_path / 'other', 3))
+    if message is None:
+        return check_apart(Config.fromfile(tiny.CONFIG), options)
+    with pytest.raises(ValueError, match=message):
+        check_apart(Config.fromfile(tiny.CONFIG), options)
 
 
 @pytest.mark.parametrize('words, message', [
