@@ -284,6 +284,10 @@ SOURCES = {
     'hf4 dinov2': Source(
         'hf4-dinov2', hf('Dinov2Model', **{**HF_VIT, 'mlp_ratio': 4}), dict(DINO_V2), old_hf_dinov2, dropped=1
     ),
+    'hf dinov2 swiglu': Source(
+        'hf-dinov2', hf('Dinov2Model', **{**HF_VIT, 'mlp_ratio': 4, 'use_swiglu_ffn': True}),
+        dict(DINO_V2, layer_cfgs=dict(ffn_type='swiglu_fused')), dropped=1,
+    ),
     'timm swin': Source('timm-swin', timm_swin, SWIN),
     'official swin': Source('swin-official', timm_swin, SWIN, official_swin, dropped=2),
     'hf swin': Source('hf-swin', hf('SwinModel', **HF_SWIN), SWIN),

@@ -35,6 +35,9 @@ from .reader import MapLocation, read_checkpoint
 PROGRAMS = {'cfg': 'mmlora_cfg_text', 'config': 'mmlora_config_text'}
 """Names under which mmengine looks for Python text in a checkpoint, and those under which the loader keeps it."""
 
+HUB_NAMES = ('model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
+"""Names of files that tell nothing of what they hold."""
+
 
 def load_checkpoint(
     path: str | os.PathLike,
@@ -117,7 +120,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
         ConnectionError: The download failed.
         ValueError: What was downloaded cannot be read as a checkpoint.
     """
-    cached = Path(torch.hub.get_dir()) / 'checkpoints' / Path(unquote(urlparse(filename).path)).name
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / _name_in_cache(filename)
     try:
         if get_rank() == 0:
             _download(filename, cached)
@@ -196,6 +199,12 @@ _LOADERS: tuple[tuple[str | tuple[str, ...], Callable[..., dict]], ...] = (
     ('pavi://', load_from_pavi),
     ('mmlora://', load_from_mmlora),
 )
+
+
+def _name_in_cache(url: str) -> str:
+    path = Path(unquote(urlparse(url).path))
+    # Every repository of a hub calls its weights so: the file of another one must not be taken for it.
+    return '--'.join(path.parts[1:]) if path.stem in HUB_NAMES else path.name
 
 
 def _download(url: str, cached: Path) -> None:

@@ -388,6 +388,14 @@ def served(tmp_path, monkeypatch):
     server.server_close()
 
 
+def test_files_of_one_name_in_two_repositories_are_kept_apart(tmp_path, served):
+    for number, name in enumerate('ab'):
+        (tmp_path / name).mkdir()
+        safetensors.torch.save_file({'x': torch.tensor([float(number)])}, tmp_path / name / 'model.safetensors')
+    found = [float(load_checkpoint(f'{served}/{name}/model.safetensors')['x']) for name in 'aba']
+    assert found == [0.0, 1.0, 0.0]
+
+
 def _web_route(scheme, index):
     def load(url, monkeypatch):
         if index is None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from weight_sources import SIZE, SOURCES, VIT, prefixed, timm_vit
+from weight_sources import SIZE, SOURCES, VIT, prefixed, randomise, timm_vit
 
 from mmlora.io.checkpoint import load_checkpoint
 from mmlora.io.convert import CONVERTED, convert, detect_layout, explain_unknown, invert
@@ -225,6 +225,23 @@ def test_prefix_of_init_cfg(made, tmp_path):
     bare = write(plain, tmp_path, 'bare')
     with pytest.raises(ValueError, match="prefix='backbone.': no key .* need no prefix"):
         build(VIT, bare, prefix='backbone.')
+
+
+def test_distillation_tokens(tmp_path):
+    """DeiT has two tokens before the patches, in a larger image too; a plain ViT has no place for the second."""
+    deit = pytest.importorskip('timm.models.deit')
+    model = randomise(deit.VisionTransformerDistilled(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3))
+    path = write(model.state_dict(), tmp_path)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        tokens = model.forward_features(x)
+        backbone = build(dict(VIT, type='DistilledVisionTransformer'), path)
+        for found, expected in zip(backbone(x)[-1], (tokens[:, 0], tokens[:, 1]), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+    larger = build(dict(VIT, type='DistilledVisionTransformer', img_size=48), path).pos_embed
+    assert larger.shape == (1, 38, 48) and torch.equal(larger[:, :2], model.pos_embed[:, :2])
+    with pytest.raises(ValueError, match='no place for: dist_token'):
+        build(VIT, path)
 
 
 def test_a_backbone_without_class_token(made, tmp_path):

@@ -65,7 +65,7 @@ def affine(
 
 
 def stacked(sources: Iterable[str], target: str, transform: Transform, bias: Transform) -> tuple[Rule, ...]:
-    """Return rules for three layers q, k and v that become one."""
+    """Return rules for layers that become one, such as q, k and v."""
     sources = tuple(sources)
     return (
         rule(tuple(f'{source}.weight' for source in sources), f'{target}.weight', transform),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from .base import REGISTERS, Layout, Rule, affine, rule, stacked
-from .transforms import STACK
+from .transforms import STACK, STACK_PAIR
 
 _DROPS = {
     r'pooler\..*': 'the pooler',
@@ -59,14 +59,14 @@ HF_5 = Layout(
 )
 
 
-def _dinov2(name: str, title: str, attention: tuple[str, ...]) -> Layout:
+def _dinov2(name: str, title: str, attention: tuple[str, ...], swiglu: tuple[Rule, ...]) -> Layout:
     block = 'encoder.layer.{i}.'
     return Layout(
         name=name,
         title=title,
         rules=(
             *_rules(block, attention, {'norm1': 'ln1', 'norm2': 'ln2', **_MLP}),
-            *affine({f'{block}mlp.weights_in': 'layers.{i}.ffn.w12', f'{block}mlp.weights_out': 'layers.{i}.ffn.w3'}),
+            *swiglu,
             rule(f'{block}layer_scale1.lambda1', 'layers.{i}.attn.gamma1.weight'),
             rule(f'{block}layer_scale2.lambda1', 'layers.{i}.ffn.gamma2.weight'),
         ),
@@ -77,7 +77,21 @@ def _dinov2(name: str, title: str, attention: tuple[str, ...]) -> Layout:
     )
 
 
-DINO_V2_4 = _dinov2('hf4-dinov2', 'Hugging Face DINOv2 (names of transformers 4)', _OLD)
-DINO_V2_5 = _dinov2('hf-dinov2', 'Hugging Face DINOv2 (names of transformers 5)', _NEW)
+_FFN, _OWN_FFN = 'encoder.layer.{i}.mlp.', 'layers.{i}.ffn.'
+DINO_V2_4 = _dinov2(
+    'hf4-dinov2',
+    'Hugging Face DINOv2 (names of transformers 4)',
+    _OLD,
+    affine({f'{_FFN}weights_in': f'{_OWN_FFN}w12', f'{_FFN}weights_out': f'{_OWN_FFN}w3'}),
+)
+DINO_V2_5 = _dinov2(
+    'hf-dinov2',
+    'Hugging Face DINOv2 (names of transformers 5)',
+    _NEW,
+    (
+        *stacked([f'{_FFN}gate_proj', f'{_FFN}up_proj'], f'{_OWN_FFN}w12', STACK_PAIR, STACK_PAIR),
+        *affine({f'{_FFN}down_proj': f'{_OWN_FFN}w3'}),
+    ),
+)
 
 LAYOUTS = (HF_4, HF_5, DINO_V2_4, DINO_V2_5)

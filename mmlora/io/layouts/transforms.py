@@ -28,11 +28,11 @@ def _one(forward: Callable[[Tensor], Tensor], back: Callable[[Tensor, int | None
     return Transform(lambda parts: forward(parts[0]), lambda tensor, heads: [back(tensor, heads)])
 
 
-def _stacked(each: Transform) -> Transform:
-    """Stack q, k and v along their rows, each changed by ``each`` first."""
+def _stacked(each: Transform, count: int = 3) -> Transform:
+    """Stack layers, such as q, k and v, along their rows, each changed by ``each`` first."""
     return Transform(
         lambda parts: torch.cat([each.forward([part]) for part in parts]),
-        lambda tensor, heads: [each.back(part, heads)[0] for part in tensor.chunk(3)],
+        lambda tensor, heads: [each.back(part, heads)[0] for part in tensor.chunk(count)],
     )
 
 
@@ -62,6 +62,7 @@ def _concatenated_order(last: Tensor) -> Tensor:
 
 SAME = _one(lambda x: x, lambda x, heads: x)
 STACK = _stacked(SAME)
+STACK_PAIR = _stacked(SAME, 2)
 TRANSPOSE = _one(lambda x: x.T, lambda x, heads: x.T)
 CONV = _one(lambda x: x.permute(3, 2, 0, 1), lambda x, heads: x.permute(2, 3, 1, 0))  # HWIO to OIHW
 ROW = _one(lambda x: x[None], lambda x, heads: x[0])  # (N, D) to (1, N, D)
