@@ -1,4 +1,5 @@
-# A set of FGVC at 224 px as RLRR has it: the image becomes a square of 256 px, of which 224 are cut out; pixels in -1..1.
+# A set of FGVC at 224 px as RLRR has it: the image becomes a square of 256 px, of which 224 are cut out; pixels lie in
+# -1..1.
 # tune=True trains on train and validates on val, to choose hyper-parameters. Otherwise train and val are trained on and
 # nothing is chosen: there is no validation, and the last epoch is tested.
 tune = False

@@ -1,5 +1,5 @@
-# The convention of VPT: the shorter side becomes 256 px, which keeps the shape of things, and images are normalised with
-# mean and std of ImageNet, whichever the checkpoint.
+# The convention of VPT: the shorter side becomes 256 px, which keeps the shape of things, and images are normalised
+# with mean and std of ImageNet, whichever the checkpoint.
 _base_ = './fgvc_224.py'
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_dataloader = dict(
