@@ -29,6 +29,9 @@ EXTRAS = {
     'clip': CLIP,
     'hf': ['transformers>=4.40', 'peft', 'timm'],
     'mim': ['mmcv>=2.0.0,<2.4.0', 'mmengine>=0.10.6,<1.0.0'],
+    # To make VTAB-1k, once. tensorflow_datasets 4.9.10 uses importlib-resources without asking for it.
+    'vtab': ['tensorflow', 'tensorflow-datasets>=4.9', 'importlib-resources'],
+    'ray': ['ray>=2.10'],
     'lint': ['ruff==0.17.5'],
 }
 

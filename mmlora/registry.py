@@ -16,6 +16,9 @@ T = TypeVar('T', bound=Callable[..., Any])
 MODELS = Registry('model', parent=root.MODELS, scope='mmlora', locations=['mmlora.models'])
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmlora', locations=['mmlora.datasets'])
 DATA_SAMPLERS = Registry('data sampler', parent=root.DATA_SAMPLERS, scope='mmlora', locations=['mmlora.datasets'])
+BATCH_AUGMENTS = Registry(
+    'batch augment', parent=pretrain.BATCH_AUGMENTS, scope='mmlora', locations=['mmlora.models']
+)
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmlora', locations=['mmlora.datasets'])
 METRICS = Registry('metric', parent=root.METRICS, scope='mmlora', locations=['mmlora.evaluation'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmlora', locations=['mmlora.engine'])
@@ -31,6 +34,7 @@ _TWINS = {
     id(MODELS): pretrain.MODELS,
     id(DATASETS): pretrain.DATASETS,
     id(DATA_SAMPLERS): pretrain.DATA_SAMPLERS,
+    id(BATCH_AUGMENTS): pretrain.BATCH_AUGMENTS,
     id(TRANSFORMS): pretrain.TRANSFORMS,
     id(METRICS): pretrain.METRICS,
     id(HOOKS): pretrain.HOOKS,

@@ -76,11 +76,15 @@ def test_wheel_metadata(wheel):
     name = next(name for name in wheel.namelist() if name.endswith('.dist-info/METADATA'))
     meta = Parser().parsestr(wheel.read(name).decode())
     assert meta['Name'] == 'mmlora' and meta['Version'] == __version__ and meta['Requires-Python'] == '>=3.10'
-    assert set(meta.get_all('Provides-Extra')) == {'lite', 'quickstart', 'tests', 'vis', 'clip', 'hf', 'mim', 'lint'}
+    extras = {'lite', 'quickstart', 'tests', 'vis', 'clip', 'hf', 'mim', 'vtab', 'ray', 'lint'}
+    assert set(meta.get_all('Provides-Extra')) == extras
     always = {re.match(r'[\w-]+', line).group() for line in meta.get_all('Requires-Dist') if 'extra ==' not in line}
     # mmcv and mmcv-lite own the same files, so neither may come unasked.
     assert always == {'torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy', 'scipy', 'safetensors'}
     assert 'scikit-learn; extra == "quickstart"' in meta.get_all('Requires-Dist')
+    # tensorflow is large: whoever wants it asks for it, and neither `make test` nor another extra does.
+    tensorflow = [line for line in meta.get_all('Requires-Dist') if line.startswith('tensorflow')]
+    assert len(tensorflow) == 2 and all(line.endswith('extra == "vtab"') for line in tensorflow)
     assert any(name.endswith('licenses/LICENSE') for name in wheel.namelist())
 
 

@@ -5,6 +5,7 @@ Examples::
 
     python tools/make_splits.py fewshot --dataset vtab1k --data-root data/vtab-1k --name eurosat --shots 1 2 5 10
     python tools/make_splits.py fewshot --dataset medfmc --data-root data/MedFMC --name endo --shots 1 --out my_lists
+    python tools/make_splits.py fewshot --dataset fgvc --data-root data/FGVC --name cub --shots 1 2 4 8 16
     python tools/make_splits.py fewshot --list data/birds/train.txt --out data/birds/lists --shots 4 16
     python tools/make_splits.py fewshot --list data/images/train --out data/images/lists --shots 4
     python tools/make_splits.py glyphs
@@ -16,12 +17,16 @@ import sys
 from pathlib import Path
 
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
-from mmlora.apis.splits import few_shot_files, list_source, medfmc_sources, vtab_sources, write_lists
+from mmlora.apis.splits import few_shot_files, fgvc_sources, list_source, medfmc_sources, vtab_sources, write_lists
 from mmlora.datasets.glyph_splits import select_letters, split_document
 from mmlora.io.atomic import write_text
 
 OF_A_DATASET, OF_A_LIST = ('data_root', 'name'), ('classes', 'num_classes', 'multi_label', 'columns')
-PUBLISHED = {'vtab1k': (vtab_sources, 'data/vtab-1k'), 'medfmc': (medfmc_sources, 'data/MedFMC')}
+PUBLISHED = {
+    'vtab1k': (vtab_sources, 'data/vtab-1k'),
+    'medfmc': (medfmc_sources, 'data/MedFMC'),
+    'fgvc': (fgvc_sources, 'data/FGVC'),
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     shot = commands.add_parser('fewshot', help='choose K images of each class, under the names of the published lists')
     shot.add_argument('--dataset', choices=sorted(PUBLISHED), help='a published data set')
-    shot.add_argument('--data-root', help='its folder; by default data/vtab-1k or data/MedFMC')
+    shot.add_argument('--data-root', help='its folder; by default data/vtab-1k, data/MedFMC or data/FGVC')
     shot.add_argument('--name', default='all', help='the set, such as eurosat or endo; by default all that are there')
     shot.add_argument('--list', help='a list of your own (.txt, .csv, .json), or a folder of one folder per class')
     shot.add_argument('--classes', nargs='+', default=[], help='names of the classes of that list')

@@ -1,3 +1,4 @@
-_base_ = './vit-micro_digits-20shot.py'
-model = dict(backbone=dict(frozen_stages=4))
+_base_ = './vit-micro_adapted_digits-20shot.py'
+method = 'Linear probe'
+model = dict(backbone=dict(kind='LinearProbe'))
 optim_wrapper = dict(optimizer=dict(lr=3e-2))

@@ -1,15 +1,27 @@
-"""What changes a frozen weight: adapted linears, the injector, freezing, merging and the parameter report."""
+"""What changes a frozen backbone: adapted linears, the injector, ways to tune a whole one, freezing and merging."""
 
 from .adapted import AdaptedLayer, adapter_modules
+from .adaptformer import AdaptFormer
+from .added import AddedModule, added_modules
 from .at_rank import at_rank, sub_rank_layers
-from .freeze import adapter_parameter_names, freeze
+from .bitfit import BitFit
+from .dora import DoRALinear
+from .freeze import adapter_parameter_names, adapter_tensor_names, freeze
+from .full_fine_tune import FullFineTune
+from .glora import GLoRALinear
+from .houlsby import Houlsby
 from .injector import adapted_layers, inject, inject_exact
-from .kinds import KINDS
+from .kinds import KINDS, look_up_kind
+from .layer_norm_tune import LayerNormTune
+from .linear_probe import LinearProbe
 from .lora import LoRALinear
 from .low_rank import LowRankLinear
+from .melora import MELoRALinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
+from .moslora import MoSLoRALinear
 from .multihead import LoRAMultiheadAttention
 from .multihead_injector import PlainMultiheadAttentionLoRA, inject_attention
+from .pissa import PiSSALinear
 from .report import ParameterReport, parameter_report
 from .rlrr import RLRRLinear
 from .rlrr_conv import RLRRConv2d, inject_rlrr_conv
@@ -17,18 +29,35 @@ from .scale_shift import ScaleShift, ScaleShiftConv2d, ScaleShiftLayerNorm, inje
 from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
 from .spu import DISTRIBUTIONS, draw_sub_ranks
+from .ssf import SSF
 from .sub_rank import ROWS, SubRankLinear
+from .tuning import Tuning, find_tuning, tunings
+from .vpt import VPT
 
 __all__ = [
     'DISTRIBUTIONS',
     'KINDS',
     'ROWS',
     'SCALINGS',
+    'SSF',
+    'VPT',
+    'AdaptFormer',
     'AdaptedLayer',
+    'AddedModule',
+    'BitFit',
+    'DoRALinear',
+    'FullFineTune',
+    'GLoRALinear',
+    'Houlsby',
+    'LayerNormTune',
+    'LinearProbe',
     'LoRALinear',
     'LoRAMultiheadAttention',
     'LowRankLinear',
+    'MELoRALinear',
+    'MoSLoRALinear',
     'ParameterReport',
+    'PiSSALinear',
     'PlainMultiheadAttentionLoRA',
     'RLRRConv2d',
     'RLRRLinear',
@@ -37,21 +66,27 @@ __all__ = [
     'ScaleShiftLayerNorm',
     'SlicedLoRALinear',
     'SubRankLinear',
+    'Tuning',
     'adapted_layers',
     'adapter_modules',
     'adapter_parameter_names',
+    'adapter_tensor_names',
+    'added_modules',
     'at_rank',
     'draw_sub_ranks',
+    'find_tuning',
     'freeze',
     'inject',
     'inject_attention',
     'inject_exact',
     'inject_rlrr_conv',
     'inject_scale_shift',
+    'look_up_kind',
     'merge_adapters',
     'merged_state_dict',
     'parameter_report',
     'sub_rank_layers',
     'to_plain',
+    'tunings',
     'unmerge_adapters',
 ]

@@ -50,6 +50,12 @@ class AdaptedLayer(nn.Module):
         """Return the learned tensors by their names within this layer."""
         return {n: p for n, p in self.named_parameters(recurse=False) if n.startswith(self.prefix)}
 
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Return what the adapter adds to the state by name: the learned tensors, and buffers that they start from."""
+        held = self._non_persistent_buffers_set
+        buffers = {n: b for n, b in self.named_buffers(recurse=False) if n.startswith(self.prefix) and n not in held}
+        return {**self.adapter_parameters(), **buffers}
+
     def reset_adapter(self) -> None:
         """Draw the learned tensors anew."""
         raise NotImplementedError

@@ -6,22 +6,32 @@ import torch.nn as nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .adapted import adapter_modules
+from .added import added_modules
 
 
 def adapter_parameter_names(model: nn.Module) -> set[str]:
     """Return the names of all parameters that adapters have added to a model."""
     return {
         f'{name}.{own}' if name else own
-        for name, layer in adapter_modules(model).items()
+        for name, layer in {**adapter_modules(model), **added_modules(model)}.items()
         for own in layer.adapter_parameters()
+    }
+
+
+def adapter_tensor_names(model: nn.Module) -> set[str]:
+    """Return the keys that adapters have added to the state: parameters, and buffers that they start from."""
+    return adapter_parameter_names(model) | {
+        f'{name}.{own}' if name else own
+        for name, layer in adapter_modules(model).items()
+        for own in layer.adapter_tensors()
     }
 
 
 def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
     """Let the named parameters learn, and no others.
 
-    Normalisation layers with running statistics and no learning parameter are kept in evaluation mode whenever the
-    model is called, since their statistics belong to the frozen function.
+    Normalisation layers with running statistics and no learning affine are kept in evaluation mode whenever the model
+    is called, since their statistics belong to the frozen function. :func:`release_norms` ends that.
 
     Args:
         model: Changed in place.
@@ -38,15 +48,25 @@ def freeze(model: nn.Module, trainable: Iterable[str] = ()) -> None:
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trainable)
     if any(_is_frozen_norm(module) for module in model.modules()) and not hasattr(model, '_keeps_norms'):
-        model._keeps_norms = True
-        model.register_forward_pre_hook(_keep_norms_in_evaluation)
+        model._keeps_norms = model.register_forward_pre_hook(_keep_norms_in_evaluation)
+
+
+def release_norms(model: nn.Module) -> None:
+    """Let the mode of a model be that of all its normalisations again."""
+    handle = vars(model).pop('_keeps_norms', None)
+    if handle is None:
+        return
+    handle.remove()
+    for module in model.modules():
+        if _is_frozen_norm(module):
+            module.training = model.training
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:
     return (
         isinstance(module, _NormBase)
         and module.track_running_stats
-        and not any(parameter.requires_grad for parameter in module.parameters())
+        and not any(tensor is not None and tensor.requires_grad for tensor in (module.weight, module.bias))
     )
 
 

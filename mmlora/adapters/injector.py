@@ -6,21 +6,12 @@ from typing import Any
 import torch.nn as nn
 
 from ..fused import adapted_slices, layout_of
-from .kinds import KINDS
+from .kinds import look_up_linear_kind
 from .low_rank import LowRankLinear
+from .sites import BYPASSED, class_path
 from .targets import linear_names, matches, select
 
 Rank = int | Mapping[str, int]
-
-BYPASSED = {
-    ('torch.nn.modules.activation.MultiheadAttention', 'out_proj'),
-    ('mmpretrain.models.utils.attention.BEiTAttention', 'qkv'),
-    ('mmpretrain.models.utils.attention.WindowMSAV2', 'qkv'),
-    ('timm.models.beit.Attention', 'qkv'),
-    ('timm.models.swin_transformer_v2.WindowAttention', 'qkv'),
-    *(('mmpretrain.models.utils.attention.CrossMultiheadAttention', child) for child in 'qkv'),
-}
-"""(class, child): layers whose ``weight`` the parent reads itself, so that a changed ``forward`` is never called."""
 
 INTERLEAVED = {
     ('mmpretrain.models.utils.attention.LeAttention', 'qkv'),
@@ -47,7 +38,7 @@ def inject(
         targets: Patterns as in :func:`mmlora.adapters.targets.matches`: names, suffixes or regular expressions.
         rank: Rank of every layer that ``ranks`` does not name. A mapping gives a rank for each slice.
         ranks: ``{pattern: rank}``; the last pattern that means a layer wins. Rank 0 leaves a layer as it is.
-        kind: A name in :data:`mmlora.adapters.kinds.KINDS`.
+        kind: A kind of adapted linear, as :func:`mmlora.adapters.look_up_kind` takes it.
         slices: Which of q, k and v are adapted in a fused projection (a layer named ``qkv`` or ``kv``). None adapts
             the projection as one weight.
         **kwargs: ``alpha``, ``scaling``, ``dropout``, ``lora_dtype`` and what else the kind takes.
@@ -91,8 +82,7 @@ def inject_exact(
         slices: As for :func:`inject`.
         **kwargs: As for :func:`inject`.
     """
-    if kind not in KINDS:
-        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
+    look_up_linear_kind(kind)
     plain = {name: model.get_submodule(name) for name, rank in ranks.items() if rank != 0}
     adapted = {name: _build(model, name, kind, ranks[name], slices, kwargs) for name in plain}
     twins: dict[int, LowRankLinear] = {id(layer): adapted[name] for name, layer in plain.items()}
@@ -107,13 +97,13 @@ def _build(
     model: nn.Module, name: str, kind: str, rank: Rank, slices: Sequence[str] | None, kwargs: dict
 ) -> LowRankLinear:
     parent, child = _parent(model, name)
-    places = {(f'{base.__module__}.{base.__qualname__}', child) for base in type(parent).__mro__}
+    places = {(class_path(base), child) for base in type(parent).__mro__}
     if places & BYPASSED:
         raise ValueError(
             f'{name} belongs to a {type(parent).__name__}, which reads its weight and never calls it: an adapter '
             'there would learn nothing'
         )
-    cls, own = KINDS[kind], adapted_slices(name, slices)
+    cls, own = look_up_linear_kind(kind), adapted_slices(name, slices)
     if layout_of(name) and slices is not None and cls.fused is not None:
         if places & INTERLEAVED:
             raise ValueError(

@@ -5,11 +5,31 @@ import torch.nn as nn
 from torch import Tensor
 
 from .adapted import adapter_modules, replace_module
-from .freeze import adapter_parameter_names
+from .freeze import adapter_tensor_names
+from .tuning import tunings
+
+
+def check_mergeable(model: nn.Module) -> None:
+    """Check that a plain model can compute the same as an adapted one.
+
+    Raises:
+        ValueError: A backbone is adapted by what no weight can hold; the kind and the reason are named.
+    """
+    for name, tuning in tunings(model).items():
+        if tuning.unmergeable:
+            where = f' of {name}' if name else ''
+            raise ValueError(
+                f'{tuning.name}{where} cannot be merged: {tuning.unmergeable}. Test and deploy the adapted model itself'
+            )
 
 
 def merge_adapters(model: nn.Module) -> int:
-    """Merge every adapted layer and return how many there are. Costs one copy of each adapted weight."""
+    """Merge every adapted layer and return how many there are. Costs one copy of each adapted weight.
+
+    Raises:
+        ValueError: The model is adapted by what cannot be merged.
+    """
+    check_mergeable(model)
     layers = adapter_modules(model)
     for layer in layers.values():
         layer.merge()
@@ -30,9 +50,13 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
     The model itself is left as it is. The result loads strictly into the backbone without adapters. A layer without a
     bias whose kind of adapter shifts the bias needs one there.
+
+    Raises:
+        ValueError: The model is adapted by what cannot be merged.
     """
+    check_mergeable(model)
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    for name in adapter_parameter_names(model):
+    for name in adapter_tensor_names(model):
         state.pop(name)
     for name, layer in adapter_modules(model).items():
         for own, value in layer.plain_tensors().items():
@@ -49,12 +73,16 @@ def to_plain(model: nn.Module) -> int:
         model: Changed in place. Nothing is changed where a change is not finite.
 
     Raises:
-        ValueError: The model itself is one adapted layer, or a change is not finite.
+        ValueError: The model itself is one adapted layer, a change is not finite, or the model is adapted by what
+            cannot be merged.
     """
+    check_mergeable(model)
     layers = adapter_modules(model)
     if '' in layers:
         raise ValueError('the model itself is an adapted layer: its to_plain() returns the plain one')
     plain = {name: layer.to_plain() for name, layer in layers.items()}
     for name, layer in layers.items():
         replace_module(model, layer, plain[name])
+    for name in tunings(model):
+        del model.get_submodule(name).tuning
     return len(layers)

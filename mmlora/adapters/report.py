@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import torch.nn as nn
 
 from .adapted import adapter_modules
+from .added import added_modules
 
 
 @dataclass(frozen=True)
 class ModuleRow:
     """One adapted layer: its name, class, rank of each slice ('' for the whole weight) and learned parameters.
 
-    A layer that is scaled and shifted has no rank.
+    A layer that is scaled and shifted has no rank, and neither has an added module.
     """
 
     module: str
@@ -27,8 +28,8 @@ class ParameterReport:
     Attributes:
         trainable: Number of parameters that learn.
         total: Number of all parameters, learned ones included.
-        rows: The adapted layers, in the order of the model.
-        others: Learned parameters outside the adapted layers by name, such as those of the head.
+        rows: The adapted layers and the added modules, in the order of the model.
+        others: Learned parameters outside of them by name, such as those of the head.
     """
 
     trainable: int
@@ -51,7 +52,9 @@ def parameter_report(model: nn.Module) -> ParameterReport:
     """Count the parameters of a model, shared ones once."""
     parameters = dict(model.named_parameters())
     rows, seen = [], set()
-    for name, layer in adapter_modules(model).items():
+    adapted = {**adapter_modules(model), **added_modules(model)}
+    for name in (name for name, _ in model.named_modules() if name in adapted):
+        layer = adapted[name]
         own = layer.adapter_parameters()
         ranks = getattr(layer, 'ranks', {})
         rows.append(

@@ -39,11 +39,12 @@ def rescaled(weight: Tensor, s_out: Tensor, s_in: Tensor) -> Tensor:
         s_in: Scales of the inputs, ``(r, in)``.
     """
     wide = weight.to(torch.promote_types(weight.dtype, s_in.dtype))
-    with _no_autocast(weight):  # It would round the mask.
+    with no_autocast(weight):  # It would round the mask.
         return torch.addcmul(wide, wide, s_out @ s_in)
 
 
-def _no_autocast(tensor: Tensor) -> AbstractContextManager:
+def no_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Return a context without autocast on the device of a tensor."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
@@ -55,7 +56,7 @@ class _Rescale(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, s_out: Tensor, s_in: Tensor) -> Tensor:
-        with _no_autocast(x):
+        with no_autocast(x):
             return F.linear(x, rescaled(weight, s_out, s_in).to(bias.dtype), bias)
 
     @staticmethod
@@ -69,7 +70,7 @@ class _Rescale(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, *needs_scales = ctx.needs_input_grad
         grad_x = grad_weight = grad_bias = grad_out = grad_in = None
         wide = torch.promote_types(weight.dtype, s_in.dtype)
-        with _no_autocast(x):
+        with no_autocast(x):
             rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
             if needs_x:
                 grad_x = grad @ rescaled(weight, s_out, s_in).to(grad.dtype)

@@ -82,6 +82,11 @@ class ScaleShift(AdaptedLayer):
         raise NotImplementedError
 
     @classmethod
+    def takes(cls, layer: nn.Module) -> bool:
+        """Return whether a layer computes what the plain one does, so that this class can take its place."""
+        return isinstance(layer, cls.plain) and type(layer).forward is cls.plain.forward
+
+    @classmethod
     def from_layer(cls, layer: nn.Module, **kwargs: Any) -> 'ScaleShift':
         """Adapt an existing layer. The new one takes over its ``weight`` and ``bias`` Parameters, uncopied.
 
@@ -93,7 +98,7 @@ class ScaleShift(AdaptedLayer):
             TypeError: The layer computes something else, or is adapted already.
             ValueError: It has no weight, or the initialisation is unknown.
         """
-        if not isinstance(layer, cls.plain) or type(layer).forward is not cls.plain.forward:
+        if not cls.takes(layer):
             raise TypeError(f'can adapt what computes a {cls.plain.__name__} only, got a {type(layer).__name__}')
         dtype = None if layer.weight is None else layer.weight.dtype
         return cls(**cls.arguments(layer), device='meta', dtype=dtype, **kwargs)._take_over(layer)
@@ -222,4 +227,4 @@ def inject_scale_shift(
 
 
 def _kind(module: nn.Module) -> type[ScaleShift] | None:
-    return next((kind for kind in SCALE_SHIFT if getattr(type(module), 'forward', None) is kind.plain.forward), None)
+    return next((kind for kind in SCALE_SHIFT if kind.takes(module)), None)

@@ -1,6 +1,8 @@
 """What the tools and Python users call."""
 
 from .check_data import check_data
+from .check_known import check_folders, check_known, check_lists
+from .convert import convert_weights
 from .merge import merge_checkpoint
 from .rank_curve import rank_curve
 from .rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
@@ -12,6 +14,10 @@ from .variables import settle_variables
 
 __all__ = [
     'check_data',
+    'check_folders',
+    'check_known',
+    'check_lists',
+    'convert_weights',
     'merge_checkpoint',
     'parse_budget',
     'prepare_test_cfg',

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from ..adapters import adapter_parameter_names, parameter_report
+from ..adapters import adapter_tensor_names, parameter_report
 from ..engine import StableRankHook
 from ..engine.adaptation import unwrap_model
 from ..ranks import RankTable
@@ -54,7 +54,7 @@ def announce_learning(runner: Runner) -> None:
     if table and not any(isinstance(hook, StableRankHook) for hook in runner.hooks):  # which says it itself
         runner.logger.info(f'Ranks:\n{RankTable.from_dict(table, "cfg.rank_table")}')
     runner.logger.addFilter(FrozenParameterFilter())
-    runner.logger.addFilter(FreshAdapterFilter(adapter_parameter_names(model)))
+    runner.logger.addFilter(FreshAdapterFilter(adapter_tensor_names(model)))
 
 
 def warn_of_earlier_run(runner: Runner) -> None:

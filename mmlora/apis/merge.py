@@ -12,7 +12,8 @@ from mmengine.registry import DefaultScope
 from safetensors.torch import save
 from torch import Tensor
 
-from ..adapters import adapter_modules, merged_state_dict
+from ..adapters import adapter_modules, merged_state_dict, tunings
+from ..adapters.merging import check_mergeable
 from ..engine import SPUHook, StableRankHook
 from ..engine.adaptation import check_scalings
 from ..engine.hooks.strict_load_hook import compare_keys
@@ -51,7 +52,8 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
 
     Raises:
         ValueError: ``out`` has another ending or would take the place of another file, the checkpoint does not fit the
-            config, the model has no adapters, or the plain model does not compute the same.
+            config, the model has no adapters or such as no weight can hold, or the plain model does not compute the
+            same.
         FileNotFoundError: There is no such checkpoint.
     """
     if Path(out).suffix not in ('.pth', '.safetensors'):
@@ -68,10 +70,12 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
     plain_cfg, size = _plain_config(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model, plain = MODELS.build(cfg.model), MODELS.build(plain_cfg.model)
+    check_mergeable(model)
     _load(model, trained, checkpoint)
-    if not adapter_modules(model):
+    kinds = {type(layer).__name__ for layer in adapter_modules(model).values()}
+    kinds = sorted(kinds | {tuning.name for tuning in tunings(model).values()})
+    if not kinds:
         raise ValueError('the model of the config has no adapters, so there is nothing to merge')
-    kinds = sorted({type(layer).__name__ for layer in adapter_modules(model).values()})
     names = (trained.get('meta') or {}).get('dataset_meta')
     for each in (model, plain):
         each._dataset_meta = names  # as mmpretrain's get_model; CLIP reads its class names there

@@ -1,12 +1,16 @@
-"""The main job: adapt ``vit-micro`` to real handwritten digits in four ways and compare them."""
+"""The main job: adapt ``vit-micro`` to real handwritten digits in several ways and compare them."""
 
+import difflib
 import itertools
+import multiprocessing
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from .settle import settle_ranks
@@ -14,21 +18,40 @@ from .trial import Trial, run_trial
 
 METHODS = {
     'linear probe': 'linear',
+    'BitFit': 'bitfit',
+    'LayerNorm tuning': 'layer-norm',
+    'SSF': 'ssf',
+    'VPT-shallow': 'vpt-shallow',
+    'VPT-deep': 'vpt-deep',
+    'Houlsby adapter': 'houlsby',
+    'AdaptFormer': 'adaptformer',
     'LoRA r=8': 'lora-r8',
+    'DyLoRA r=8': 'dylora-r8',
+    'MoSLoRA r=8': 'moslora-r8',
+    'MELoRA 2 x r=4': 'melora-r8',
+    'GLoRA r=8': 'glora-r8',
+    'PiSSA r=8': 'pissa-r8',
+    'DoRA r=8': 'dora-r8',
     'SR-LoRA': 'sr-lora',
+    'RLRR': 'rlrr',
     'full fine-tuning': 'full',
 }
+"""Names in the table, and in the names of the configs."""
+MAIN = ('linear probe', 'BitFit', 'SSF', 'LoRA r=8', 'SR-LoRA', 'RLRR', 'full fine-tuning')
+"""The methods of the short table."""
 SHOTS = (5, 20)
 SEEDS = (0, 1, 2)
 TUNE_SEEDS = (100, 101, 102)  # other few-shot draws than those of the table
 LR, HEAD_LR = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult'
 ALPHA = 'model.backbone.lora_alpha'
+USUAL_GRID: dict[str, tuple[float, ...]] = {LR: (3e-3, 1e-2, 3e-2)}
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     'linear': {LR: (1e-2, 3e-2, 1e-1)},
     'lora-r8': {LR: (1e-3, 5e-3), HEAD_LR: (1, 30), ALPHA: (8, 32)},
     'sr-lora': {LR: (1e-3, 5e-3), HEAD_LR: (1, 30), ALPHA: (8, 32)},
     'full': {LR: (3e-4, 1e-3), HEAD_LR: (1, 30)},
 }
+"""What is searched; a method that is not here has the usual grid. The relatives of LoRA have the settings of LoRA."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +105,56 @@ def run_method(
     return Run(**vars(trial), method=method, n_shot=n_shot, seed=seed)
 
 
+def choose_methods(names: Sequence[str]) -> list[str]:
+    """Return keys of :data:`METHODS`, given by their names in the table or in the configs; ``all`` means all.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    known = {name.lower(): method for method, slug in METHODS.items() for name in (method, slug)}
+    chosen = []
+    for name in names:
+        if name.lower() != 'all' and name.lower() not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=3) or METHODS.values()
+            raise ValueError(f'unknown method {name!r}: did you mean one of {[*close, "all"]}?')
+        chosen += METHODS if name.lower() == 'all' else [known[name.lower()]]
+    return [method for method in METHODS if method in chosen]
+
+
 def run_all(
-    config_dir: Path, work_dir: Path, shots: Iterable[int] = SHOTS, seeds: Iterable[int] = SEEDS
+    config_dir: Path,
+    work_dir: Path,
+    methods: Iterable[str] = MAIN,
+    shots: Iterable[int] = SHOTS,
+    seeds: Iterable[int] = SEEDS,
+    workers: int = 1,
 ) -> Iterator[Run]:
-    """Yield the runs of the quickstart's table as they finish."""
-    for n_shot, method, seed in itertools.product(shots, METHODS, seeds):
-        yield run_method(config_dir, work_dir, method, n_shot, seed)
+    """Yield the runs of the quickstart's table, in its order.
+
+    Args:
+        config_dir: Folder of the configs.
+        work_dir: Where runs go.
+        methods: Keys of :data:`METHODS`.
+        shots: Labelled images of each class.
+        seeds: Seeds of the runs.
+        workers: Runs at the same time. Each has one thread, so that results do not depend on the number.
+    """
+    yield from _run_jobs(
+        [(config_dir, work_dir, m, n, s) for n, m, s in itertools.product(shots, methods, seeds)], workers
+    )
+
+
+def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[Run]:
+    """Yield the results of :func:`run_method`, in order; each process runs one job at a time in one thread."""
+    # Spawned, since a process that has used threads cannot be forked safely.
+    spawn = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare_worker) as pool:
+        yield from pool.map(run_method, *zip(*jobs, strict=True))
+
+
+def _prepare_worker() -> None:
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # A run sets its own, and would warn of another.
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -120,9 +187,10 @@ def rank_table(config_dir: Path, n_shot: int = SHOTS[-1]) -> str:
 def tune(
     config_dir: Path,
     work_dir: Path,
-    methods: Iterable[str] = tuple(METHODS),
+    methods: Iterable[str] = MAIN,
     shots: Iterable[int] = SHOTS,
     seeds: Sequence[int] = TUNE_SEEDS,
+    workers: int = 1,
 ) -> Iterator[tuple[str, int, dict[str, float], float]]:
     """Search the hyper-parameters of each method on validation images, never on test images.
 
@@ -132,13 +200,20 @@ def tune(
         methods: Keys of :data:`METHODS`.
         shots: Labelled images of each class.
         seeds: Runs for each setting; their few-shot draws are not those of the table.
+        workers: As for :func:`run_all`.
 
     Yields:
         Method, shots, setting and mean validation accuracy in percent.
     """
+    cells = []
     for method, n_shot in itertools.product(methods, shots):
-        grid = GRIDS[METHODS[method]]
-        for values in itertools.product(*grid.values()):
-            setting = dict(zip(grid, values, strict=True))
-            runs = [run_method(config_dir, work_dir, method, n_shot, seed, 'val', setting) for seed in seeds]
-            yield method, n_shot, setting, statistics.mean(run.accuracy for run in runs)
+        grid = GRIDS.get(METHODS[method], USUAL_GRID)
+        cells += [(method, n_shot, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+    jobs = [
+        (config_dir, work_dir / str(cell), method, n_shot, seed, 'val', setting)
+        for cell, (method, n_shot, setting) in enumerate(cells)
+        for seed in seeds
+    ]
+    runs = _run_jobs(jobs, workers)
+    for method, n_shot, setting in cells:
+        yield method, n_shot, setting, statistics.mean(run.accuracy for run in itertools.islice(runs, len(seeds)))

@@ -13,7 +13,7 @@ from ..io.weights import load_state_dict
 from ..models.backbones.adapt import check_slices, slices_of
 from ..ranks import BUDGETS, RankTable, build_rank_table, check_budget, check_rank_per, resolve_criterion
 from ..ranks.allocate import check_total
-from .settle import adapted_backbones, settle_ranks
+from .settle import adapted_backbones, has_ranks, settle_ranks
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
 
@@ -71,7 +71,7 @@ def ranks_from_checkpoint(
     check_slices(slices)
     check_rank_per(rank_per, slices)
     check_total(criterion, budget)
-    state = load_state_dict(path)
+    state = load_state_dict(path, convert=False)
     weights, layouts = find_linear_weights(state, ffn)
     if not weights:
         raise ValueError(
@@ -102,11 +102,11 @@ def ranks_from_config(
         rank_per: ``'layer'`` or ``'slice'``.
 
     Returns:
-        The table, and ``alpha``, ``scaling`` and ``slices`` of the backbone.
+        The table, and ``alpha``, ``scaling``, ``slices`` and ``kind`` of the backbone.
 
     Raises:
-        ValueError: There is not one adapted backbone, the ranks of the config are numbers already, a budget or
-            granularity comes without a criterion, or the ranks cannot be settled.
+        ValueError: There is not one adapted backbone, its kind has no ranks, the ranks of the config are numbers
+            already, a budget or granularity comes without a criterion, or the ranks cannot be settled.
     """
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
@@ -114,6 +114,8 @@ def ranks_from_config(
     if len(found) != 1:
         raise ValueError(f'the config has {len(found)} adapted backbones, but ranks are chosen for one')
     backbone, kind = found[0]
+    if not has_ranks(backbone, kind):
+        raise ValueError(f'kind={backbone["kind"]!r} adapts no layers with ranks, so there are none to choose')
     if criterion is not None:
         resolve_criterion(criterion)
         cfg.custom_hooks = []  # StableRankHook could ask for others
@@ -126,4 +128,5 @@ def ranks_from_config(
     if table is None:
         raise ValueError(f'the config has numbers already, lora_ranks={backbone.get("lora_ranks")!r}: give a criterion')
     scaling = dict(alpha=backbone.get('lora_alpha', 1.0), scaling=backbone.get('lora_scaling', 'alpha/r'))
-    return table, dict(scaling, slices=slices_of(backbone, kind))
+    own = backbone.get('kind', getattr(kind, 'default_kind', 'lora'))
+    return table, dict(scaling, slices=slices_of(backbone, kind), kind=own)

@@ -77,7 +77,10 @@ def make_record(
         metrics=dict(metrics),
         checkpoint=dict(name=Path(checkpoint).name, sha256=_sha256(checkpoint)),
         test=dict(test, majority_rate=majority_rate(dataset)),
-        protocol=dict(describe_selection(protocol, test), truncated=cut, tta=tta, amp=amp),
+        protocol=dict(
+            describe_selection(protocol, test), averaged=(protocol or {}).get('averaged'), truncated=cut, tta=tta,
+            amp=amp,
+        ),
         trained_on=trained['dataset_name'],
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         version=__version__,

@@ -12,11 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..adapters import KINDS
 from ..engine import StableRankHook
 from ..io.checkpoint import load_checkpoint
 from ..io.weights import unwrap
 from ..models.backbones.adapt import slices_of
+from ..models.backbones.load_guard import LEARNED
 from ..models.backbones.ranks import (
     is_symbolic,
     pretrained_checkpoint,
@@ -46,16 +46,20 @@ def settle_ranks(cfg: Config, checkpoint: str | None = None) -> RankTable | None
         checkpoint: The checkpoint that is to be tested or resumed.
 
     Returns:
-        The rank table, or None where the config has no adapted backbone, or only numbers and no checkpoint.
+        The rank table, or None where the config has no backbone with ranks, or only numbers and no checkpoint.
 
     Raises:
         ValueError: A symbolic rank has no source, does not fit the backbone, or is unknown; or the backbone and
-            StableRankHook ask for different ranks; or there are several adapted backbones and not all of them have
-            numbers.
+            StableRankHook ask for different ranks, or the hook for those of a kind that has none; or there are several
+            adapted backbones and not all of them have numbers.
         FileNotFoundError: A file that the ranks come from does not exist.
     """
     found = list(adapted_backbones(cfg.get('model', {})))
     hook = _hook(cfg)
+    without = [backbone for backbone, kind in found if not has_ranks(backbone, kind)]
+    if without and hook is not None:
+        raise ValueError(f'StableRankHook needs ranks, and kind={without[0]["kind"]!r} has none: leave the hook out')
+    found = [(backbone, kind) for backbone, kind in found if has_ranks(backbone, kind)]
     asked = [_asked(backbone, kind, hook) for backbone, kind in found]
     if len(found) > 1:
         if any(is_symbolic(ranks) for ranks in asked):
@@ -116,9 +120,12 @@ def _settle(
 
 
 def _has_factors(checkpoint: Mapping[str, Any], where: str) -> bool:
-    prefixes = tuple(kind.prefix for kind in KINDS.values())
-    keys = unwrap(checkpoint, where)
-    return any(key.rpartition('.')[2].startswith(prefixes) for key in keys)
+    return any(LEARNED.search(key) for key in unwrap(checkpoint, where))
+
+
+def has_ranks(backbone: Mapping[str, Any], kind: Any) -> bool:
+    """Return whether the config of an adapted backbone, built by ``kind``, adapts layers that have ranks."""
+    return not hasattr(kind, 'has_ranks') or kind.has_ranks(backbone)
 
 
 def _asked(backbone: Mapping[str, Any], kind: Any, hook: Mapping[str, Any] | None) -> Any:

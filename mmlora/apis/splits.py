@@ -8,6 +8,9 @@ from pathlib import Path
 from mmpretrain.datasets import CustomDataset
 
 from ..datasets.few_shot_lists import choose_few_shot, describe_short, format_line
+from ..datasets.fgvc import fgvc_few_shot_list
+from ..datasets.fgvc_files import read_fgvc
+from ..datasets.fgvc_sets import FGVC_SETS, find_fgvc_folder, find_fgvc_set
 from ..datasets.list_files import ListedImage, read_list
 from ..datasets.medfmc import Chest19, Colon, Endoscopy
 from ..datasets.table_files import read_csv, read_json
@@ -101,6 +104,37 @@ def medfmc_sources(data_root: str | os.PathLike, name: str, out: str | os.PathLi
 
         between = ' ' if data_set is Endoscopy else ','
         sources.append(ShotSource(known, images, len(classes), Path(out or root) / known, file_name, classes, between))
+    return sources
+
+
+def fgvc_sources(data_root: str | os.PathLike, name: str, out: str | os.PathLike | None = None) -> list[ShotSource]:
+    """Read train and val of one set of FGVC, or of all sets that are there.
+
+    Args:
+        data_root: Folder of the sets.
+        name: A name of the set, or ``'all'``.
+        out: Folder in which each set gets a folder of lists; by default ``data_root``.
+
+    Raises:
+        ValueError: There is no such set, or a file cannot be used.
+        FileNotFoundError: A folder or file is missing.
+    """
+    root, sources = Path(data_root).expanduser(), []
+    for fgvc_set in FGVC_SETS.values() if name == 'all' else [find_fgvc_set(name)]:
+        try:
+            folder = find_fgvc_folder(root, fgvc_set)
+        except FileNotFoundError:
+            if name != 'all':
+                raise
+            continue
+        files = read_fgvc(folder, fgvc_set)
+        if 'trainval' not in files.splits:
+            raise FileNotFoundError(f'{str(folder)!r} has neither trainval.json nor both train.json and val.json')
+        target = Path(out) / folder.name if out else folder
+        sources.append(ShotSource(fgvc_set.name, files.splits['trainval'], len(files.class_ids), target,
+                                  fgvc_few_shot_list, files.classes))
+    if not sources:
+        raise FileNotFoundError(f'{str(root)!r} has no folder of an FGVC set')
     return sources
 
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from ..adapters import sub_rank_layers
+from ..adapters import SubRankLinear, look_up_kind, sub_rank_layers
 from ..adapters.at_rank import check_point, rank_at
 from ..engine.adaptation import describe_adaptation
 from ..io.atomic import write_atomically
@@ -19,7 +19,7 @@ from ..io.checkpoint import load_checkpoint
 from ..io.plain import plain_checkpoint
 from ..ranks import RankTable
 from ..registry import MODELS
-from .settle import settle_ranks
+from .settle import adapted_backbones, settle_ranks
 from .variables import settle_variables
 
 
@@ -80,6 +80,7 @@ def truncate_checkpoint(
         raise ValueError(f'{out!r} must end in .pth')
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
+    _check_kinds(cfg)
     trained = load_checkpoint(checkpoint)
     settle_ranks(cfg, checkpoint=checkpoint)
     table = cfg.pop('rank_table', None)
@@ -102,6 +103,15 @@ def truncate_checkpoint(
     content = plain_checkpoint(dict(meta=meta, state_dict=model.state_dict()))
     path = write_atomically(out, lambda file: torch.save(content, file))
     return Truncation(path, _limit(rank, fraction), len(layers), largest, kept, whole)
+
+
+def _check_kinds(cfg: Config) -> None:
+    # Before the ranks are lowered: a kind may refuse a lower rank for a reason of its own.
+    for backbone, _ in adapted_backbones(cfg.model):
+        kind = look_up_kind(backbone.get('kind', 'lora'))
+        if not issubclass(kind, SubRankLinear):
+            own = backbone['kind']
+            raise TypeError(f'kind={own!r} is a kind of adapter that has no sub-ranks: only LoRA can be cut')
 
 
 def _limit(rank: int | None, fraction: float | None) -> str:

@@ -4,16 +4,38 @@
 keeps its old value. A data set of a config therefore refers to a top-level variable by the text ``'{shot}'``, which
 becomes the value of ``cfg.shot`` once all options are known. Inside a longer text, as in
 ``'few_shot/train_{shot}-shot_exp{split}.txt'``, the value is written out.
+
+One variable may choose the values of others: ``train_split = dict(tune='train', otherwise='trainval')`` is ``'train'``
+where ``tune = True`` and ``'trainval'`` where ``tune = False``. A ``val_dataloader`` that refers to ``val_split`` is
+left out where that is None.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from .prepare import LOADERS
 
-LIMITS = {'shot': 'a whole number of at least 1, or None for all images', 'split': 'a whole number of at least 1'}
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    'shot': ('a whole number of at least 1, or None for all images', lambda value: value is None or _whole(value)),
+    'split': ('a whole number of at least 1', _whole),
+    'train_split': ('the name of a split', _name),
+    'val_split': ('the name of a split, or None for no validation', lambda value: value is None or _name(value)),
+}
+"""What the variables of the configs here may be."""
+VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
+_OTHERWISE = 'otherwise'
 _REFERENCE = re.compile(r'\{(\w+)\}')
 
 
@@ -26,7 +48,8 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         cfg: A whole config; only its data loaders are searched.
 
     Returns:
-        The variables that were referred to and their values; empty the second time.
+        The variables that were referred to and their values, where the value was chosen by another variable that one
+        instead; empty the second time.
 
     Raises:
         ValueError: A variable is not defined at the top level of the config, its value is out of range, or
@@ -40,54 +63,91 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
             'it on the config that the run began with'
         )
     used: dict[str, Any] = {}
+    switches: dict[str, str] = {}
     for name in LOADERS:
         if isinstance(cfg.get(name), dict):
-            _settle(cfg[name], cfg, name, used)
+            own: dict[str, Any] = {}
+            _settle(cfg[name], cfg, name, own, switches)
+            used.update(own)
+            if name == VALIDATION[0] and 'val_split' in own:
+                _set_validation(cfg, own['val_split'])
     if used:
-        cfg.settled_variables = {**earlier, **used}
-    return used
+        cfg.update({name: used[name] for name in switches})
+        chosen = {switch: cfg[switch] for switch in switches.values()}
+        cfg.settled_variables = {**earlier, **chosen, **used}
+        return {**{name: value for name, value in used.items() if name not in switches}, **chosen}
+    return {}
 
 
-def name_run(cfg: Config, used: dict[str, Any]) -> str:
+def name_run(cfg: Config, used: Mapping[str, Any]) -> str:
     """Return a name for the folder of a run, such as ``shot5_split2_seed0``.
 
     Args:
         cfg: A whole config, for the seed; a seed that is drawn by chance is left out.
-        used: The variables of the run; a value of None reads ``full``. Without any the name is empty.
+        used: The variables of the run; a value of None reads ``full`` for ``shot`` and else ``none``, True is the name
+            alone and False is left out. Without any variable the name is empty.
     """
     if not used:
         return ''
     seed = (cfg.get('randomness') or {}).get('seed')
     named = used if seed is None else {**used, 'seed': seed}
-    return '_'.join(f'{name}{"-full" if value is None else value}' for name, value in named.items())
+    return '_'.join(_label(name, value) for name, value in named.items() if value is not False)
 
 
-def _settle(node: Any, cfg: Config, where: str, used: dict[str, Any]) -> None:
+def _label(name: str, value: Any) -> str:
+    if value is True:
+        return name
+    if value is None:
+        return f'{name}-{"full" if name == "shot" else "none"}'
+    return f'{name}-{value}' if isinstance(value, str) else f'{name}{value}'
+
+
+def _set_validation(cfg: Config, split: str | None) -> None:
+    if split is None:
+        cfg.update(dict.fromkeys(VALIDATION))
+    elif cfg.get('val_cfg') is None:
+        cfg.val_cfg = {}
+
+
+def _settle(node: Any, cfg: Config, where: str, used: dict[str, Any], switches: dict[str, str]) -> None:
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in list(items):
         place = f'{where}.{key}'
-        if isinstance(value, (dict, list)):
-            _settle(value, cfg, place, used)
+        if isinstance(value, dict | list):
+            _settle(value, cfg, place, used, switches)
         elif isinstance(value, str):
             names = _REFERENCE.findall(value)
-            used.update({name: _value(cfg, name, place) for name in names})
+            used.update({name: _value(cfg, name, place, switches) for name in names})
             if names and value == f'{{{names[0]}}}':
                 node[key] = used[names[0]]
             elif names:
                 node[key] = _REFERENCE.sub(lambda found, place=place: _written(used, found[1], place), value)
 
 
-def _written(used: dict[str, Any], name: str, place: str) -> str:
+def _written(used: Mapping[str, Any], name: str, place: str) -> str:
     if used[name] is None:
-        raise ValueError(f'{place} writes {name!r} into a text, but its value is None: give a number')
+        raise ValueError(f'{place} writes {name!r} into a text, but its value is None: give a '
+                         f'{"number" if name in ("shot", "split") else "value"}')
     return str(used[name])
 
 
-def _value(cfg: Config, name: str, place: str) -> Any:
+def _value(cfg: Config, name: str, place: str, switches: dict[str, str]) -> Any:
     if name not in cfg:
         raise ValueError(f'{place} refers to the variable {name!r}, which the config does not define: add {name} = ...')
     value = cfg[name]
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if name in LIMITS and not whole and not (value is None and name == 'shot'):
-        raise ValueError(f'{name} must be {LIMITS[name]}, got {value!r}')
+    if isinstance(value, Mapping):
+        switches[name], value = _choose(cfg, name, value)
+    if name in LIMITS and not LIMITS[name][1](value):
+        raise ValueError(f'{name} must be {LIMITS[name][0]}, got {value!r}')
     return value
+
+
+def _choose(cfg: Config, name: str, choice: Mapping[str, Any]) -> tuple[str, Any]:
+    switch = next((key for key in choice if key != _OTHERWISE), None)
+    if len(choice) != 2 or _OTHERWISE not in choice:
+        raise ValueError(f'{name} = {dict(choice)} must have the name of a variable that is True or False and '
+                         f'{_OTHERWISE!r}, as in {name} = dict(tune=..., {_OTHERWISE}=...)')
+    if not isinstance(cfg.get(switch), bool):
+        raise ValueError(f'{name} = {dict(choice)} is chosen by {switch}, which must be True or False, got '
+                         f'{cfg.get(switch)!r}')
+    return switch, choice[switch if cfg[switch] else _OTHERWISE]

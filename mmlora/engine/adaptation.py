@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn as nn
 from mmengine.model import BaseTTAModel, is_model_wrapper
 
-from ..adapters import AdaptedLayer, adapter_modules
+from ..adapters import AdaptedLayer, adapter_modules, added_modules
 from ..models.backbones.adapt import find_adapted
 from ..ranks import RankTable
 from ..version import __version__
@@ -29,13 +29,13 @@ def describe_adaptation(model: nn.Module, settled: Mapping[str, Any] | None = No
 
     Returns:
         ``version``; ``ranks`` and ``scalings`` of each adapted layer, a number or one for each slice of a fused
-        projection; and ``rank_table`` where there is one adapted backbone.
+        projection; the scalings of added modules; and ``rank_table`` where there is one adapted backbone.
     """
     layers = _layers_with_ranks(model)
     about: dict[str, Any] = {
         'version': __version__,
         'ranks': {name: _plain(layer.ranks) for name, layer in layers.items()},
-        'scalings': {name: _plain(layer.scalings) for name, layer in layers.items()},
+        'scalings': _scalings(model),
     }
     backbones = list(find_adapted(model).values())
     if len(backbones) == 1 and backbones[0].rank_table.rows:
@@ -56,17 +56,21 @@ def check_scalings(model: nn.Module, about: Mapping[str, Any] | None) -> None:
         ValueError: A scaling differs; both are quoted.
     """
     given = (about or {}).get('scalings') or {}
-    for name, layer in _layers_with_ranks(model).items():
-        own = _plain(layer.scalings)
+    for name, own in _scalings(model).items():
         if name in given and not _close(given[name], own):
             raise ValueError(
                 f'{name} was trained with the scaling {given[name]}, the model has {own}: set lora_alpha and '
-                'lora_scaling as in training, the change would have another size'
+                'lora_scaling, or scale in adapter_cfg, as in training; the change would have another size'
             )
 
 
 def _layers_with_ranks(model: nn.Module) -> dict[str, AdaptedLayer]:
     return {name: layer for name, layer in adapter_modules(model).items() if hasattr(layer, 'ranks')}
+
+
+def _scalings(model: nn.Module) -> dict[str, Any]:
+    of_layers = {name: _plain(layer.scalings) for name, layer in _layers_with_ranks(model).items()}
+    return of_layers | {name: module.scaling for name, module in added_modules(model).items()}
 
 
 def _plain(by_slice: Mapping[str, Any]) -> Any:

@@ -4,14 +4,17 @@ mmengine reads checkpoints with ``torch.load`` in full trust, or cannot read its
 the versions. :func:`register_loaders` replaces the loader of each of its schemes, so that ``load_from``, ``resume``,
 ``init_cfg``, inferencers and ``mmengine.runner.load_checkpoint`` alike read through :mod:`mmlora.io.reader`.
 
-Two things happen after reading. Plain data of :mod:`mmlora.io.plain` is turned back into history buffers. And Python
-text that mmengine would run (``Runner.resume`` runs ``meta['config']``; ``BaseInferencer`` runs ``meta['cfg']`` and
-``message_hub['runtime_info']['cfg']`` when it is given no config) is moved to the names ``mmlora_config_text`` and
-``mmlora_cfg_text``, which nothing looks up: only the config file that a user names is a program. An inferencer
-therefore needs its config or a model's name beside the checkpoint, else mmengine says that it cannot find the config.
+Three things happen after reading. Weights of a foreign layout are converted to the names of mmpretrain's backbone
+(:mod:`mmlora.io.convert`); what mmpretrain or mmlora wrote is left as it is. Plain data of :mod:`mmlora.io.plain` is
+turned back into history buffers. And Python text that mmengine would run (``Runner.resume`` runs ``meta['config']``;
+``BaseInferencer`` runs ``meta['cfg']`` and ``message_hub['runtime_info']['cfg']`` when it is given no config) is moved
+to the names ``mmlora_config_text`` and ``mmlora_cfg_text``, which nothing looks up: only the config file that a user
+names is a program. An inferencer therefore needs its config or a model's name beside the checkpoint, else mmengine says
+that it cannot find the config.
 """
 
 import difflib
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,20 +28,31 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as stock
 
+from .convert import convert_checkpoint
 from .plain import from_plain
 from .reader import MapLocation, read_checkpoint
 
 PROGRAMS = {'cfg': 'mmlora_cfg_text', 'config': 'mmlora_config_text'}
 """Names under which mmengine looks for Python text in a checkpoint, and those under which the loader keeps it."""
 
+HUB_NAMES = ('model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
+"""Names of files that tell nothing of what they hold."""
 
-def load_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', logger: Logger | None = None) -> dict:
+
+def load_checkpoint(
+    path: str | os.PathLike,
+    map_location: MapLocation = 'cpu',
+    logger: Logger | None = None,
+    convert: bool = True,
+) -> dict:
     """Read a checkpoint from a file or any scheme of mmengine's loader, without trusting it.
 
     Args:
         path: A local path, or a name such as ``https://...``, ``s3://...``, ``mmlora://vit-micro``.
         map_location: Where tensors go, as for ``torch.load``.
         logger: Where mmengine announces the load; None says nothing.
+        convert: Whether weights of a foreign layout (timm, Hugging Face, CLIP, Google ...) come under the names of
+            mmpretrain's backbone, as they do wherever mmengine reads a checkpoint. False keeps those of the file.
 
     Returns:
         The checkpoint with working history buffers and without Python text under the names that mmengine runs.
@@ -48,13 +62,25 @@ def load_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
         ValueError: The file is damaged, no checkpoint, or holds more than data; or a name is unknown.
         ConnectionError: A download failed.
     """
-    return CheckpointLoader.load_checkpoint(os.fspath(path), map_location, logger or 'silent')
+    path = os.fspath(path)
+    if convert:
+        return CheckpointLoader.load_checkpoint(path, map_location, logger or 'silent')
+    loader = CheckpointLoader._get_checkpoint_loader(path)
+    return getattr(loader, '__wrapped__', loader)(path, map_location)
 
 
 def register_loaders() -> None:
     """Replace the loader of every scheme that mmengine knows, and add ``mmlora://``. Idempotent."""
     for prefixes, loader in _LOADERS:
-        CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        CheckpointLoader.register_scheme(prefixes, _converting(loader), force=True)
+
+
+def _converting(loader: Callable[..., dict]) -> Callable[..., dict]:
+    @functools.wraps(loader)
+    def load(filename: str, map_location: MapLocation = None) -> dict:
+        return convert_checkpoint(loader(filename, map_location), filename)
+
+    return load
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
@@ -94,7 +120,7 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> dict:
         ConnectionError: The download failed.
         ValueError: What was downloaded cannot be read as a checkpoint.
     """
-    cached = Path(torch.hub.get_dir()) / 'checkpoints' / Path(unquote(urlparse(filename).path)).name
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / _name_in_cache(filename)
     try:
         if get_rank() == 0:
             _download(filename, cached)
@@ -173,6 +199,12 @@ _LOADERS: tuple[tuple[str | tuple[str, ...], Callable[..., dict]], ...] = (
     ('pavi://', load_from_pavi),
     ('mmlora://', load_from_mmlora),
 )
+
+
+def _name_in_cache(url: str) -> str:
+    path = Path(unquote(urlparse(url).path))
+    # Every repository of a hub calls its weights so: the file of another one must not be taken for it.
+    return '--'.join(path.parts[1:]) if path.stem in HUB_NAMES else path.name
 
 
 def _download(url: str, cached: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..adapters import look_up_kind
 from ..adapters.scaling import resolve_scaling
 from ..fused import adapted_slices, layout_of
 from ..ranks import RankTable
@@ -60,6 +61,9 @@ NAMINGS: dict[str, Naming] = {
 
 NAMES = ('mmpretrain', *NAMINGS)
 
+FORMS: dict[str, dict[str, Any]] = {'lora': {}, 'pissa': {'init_lora_weights': 'pissa'}, 'dora': {'use_dora': True}}
+"""The kinds of adapter that peft has under ``LoraConfig``, and the arguments that ask for them there."""
+
 _BLOCK = re.compile(r'(?P<swin>stages\.(?P<stage>\d+)\.blocks|layers)\.(?P<block>\d+)\.(?P<end>.+)')
 _ENDS = {
     'attn.qkv': 'qkv',
@@ -77,6 +81,7 @@ def peft_config(
     alpha: float = 1.0,
     scaling: str | float = 'alpha/r',
     slices: Sequence[str] | None = 'qv',
+    kind: str = 'lora',
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the arguments of ``peft.LoraConfig`` that give each module the rank and scaling of the table.
 
@@ -86,12 +91,13 @@ def peft_config(
         alpha: ``lora_alpha`` of the adapted backbone.
         scaling: ``lora_scaling`` of the adapted backbone.
         slices: ``lora_slices`` of the adapted backbone; for modules with one rank on a fused projection.
+        kind: ``kind`` of the adapted backbone. Where it is not among :data:`FORMS`, LoRA is asked for, and said so.
 
     Returns:
         The arguments, and what peft does not do as the table says, as sentences.
 
     Raises:
-        ValueError: The naming is unknown or has no name for a module, or all ranks are 0.
+        ValueError: The naming is unknown or has no name for a module, the kind is unknown, or all ranks are 0.
     """
     if names not in NAMES:
         raise ValueError(f'names must be one of {NAMES}, got {names!r}')
@@ -109,6 +115,9 @@ def peft_config(
     if not ranks:
         raise ValueError('all ranks are 0: there is nothing for peft to adapt')
     notes = []
+    form = next((own for name, own in FORMS.items() if look_up_kind(name) is look_up_kind(kind)), None)
+    if form is None:
+        notes.append(f'peft is asked for LoRA of the same ranks, since kind={kind!r} is no form of its LoraConfig')
     if joint:
         notes.append(
             f'peft adapts the fused projection as one weight where the table has slices, in {len(joint)} modules, the '
@@ -127,6 +136,7 @@ def peft_config(
         'target_modules': rf'(?:.*\.)?(?:{"|".join(ranks)})',
         'rank_pattern': ranks,
         'alpha_pattern': {key: scalings[key] * rank for key, rank in ranks.items()},
+        **(form or {}),
     }
     return config, notes
 

@@ -1,7 +1,7 @@
-"""One safe reader for checkpoint files: safetensors, ``.npz`` and ``.pth``, told apart by content.
+"""One safe reader for checkpoint files: safetensors, ``.npz``, ``.pth`` and TorchScript, told apart by content.
 
-No file is ever trusted: ``.npz`` is read without pickle, ``.pth`` with ``weights_only=True`` only. Whatever is wrong
-with a file, the error names the file and says what it looks like.
+No file is ever trusted: ``.npz`` is read without pickle, ``.pth`` with ``weights_only=True`` only, and of a TorchScript
+archive only the tensors. Whatever is wrong with a file, the error names the file and says what it looks like.
 """
 
 import difflib
@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .legacy import CLOSED_LIST, RefusedError, closed_list, resolve
+from .torchscript import ScriptError, is_torchscript, read_torchscript
 
 MapLocation = str | torch.device | dict | Callable | None
 
@@ -68,6 +69,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
         content = _read_safetensors(path, map_location, mmap)
     elif head.startswith(b'PK\x03\x04') and _is_npz(path):
         content = _read_npz(path, map_location)
+    elif head.startswith(b'PK\x03\x04') and is_torchscript(path):
+        content = _read_script(path, map_location)
     elif head.startswith((b'PK\x03\x04', b'\x80')):
         content = _read_torch(path, map_location or 'cpu', mmap and head.startswith(b'PK'))
     else:
@@ -158,6 +161,16 @@ def _from_numpy(array: np.ndarray, what: str) -> torch.Tensor:
     if array.dtype.kind not in 'biufc':
         raise ValueError(f'{what} is an array of {array.dtype}, not of numbers')
     return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder('=')).reshape(array.shape))
+
+
+def _read_script(path: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+    """Read the tensors of a TorchScript archive; its program is never looked at."""
+    try:
+        return {name: _place(tensor, map_location) for name, tensor in read_torchscript(path).items()}
+    except ScriptError as error:
+        raise _refused(path, [f'a TorchScript program with {error}']) from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
 
 
 def _read_torch(path: Path, map_location: MapLocation, mmap: bool) -> Any:

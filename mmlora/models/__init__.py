@@ -1,13 +1,17 @@
-"""Models: adapted backbones and CLIP."""
+"""Models: adapted backbones, CLIP, and what mixes batches."""
 
 from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA
+from .batch_augments import MixupCutMix
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
+from .pretrained import PretrainedWeights
 
 __all__ = [
     'AdaptedBackbone',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
+    'MixupCutMix',
+    'PretrainedWeights',
     'RLRRSwin',
     'RLRRViT',
     'SwinSR_LoRA',

@@ -161,8 +161,8 @@ def test_a_rank_that_does_not_fit_names_the_layer_and_leaves_the_model(vit):
 
 
 def test_bad_kind_and_bad_pattern(vit):
-    with pytest.raises(ValueError, match=r"'dora'.*lora"):
-        inject(vit, ['qkv'], kind='dora')
+    with pytest.raises(ValueError, match=r"'adalora'.*lora"):
+        inject(vit, ['qkv'], kind='adalora')
     with pytest.raises(ValueError, match='regular expression'):
         inject(vit, ['qkv('])
 

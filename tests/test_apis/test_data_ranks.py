@@ -363,7 +363,7 @@ class TestTool:
     def test_a_config_in_place_of_a_checkpoint(self, files):
         cfg = config(files)
         table, adapter = ranks_from_config(cfg, 'gradient', dict(params=2000), 'slice')
-        assert adapter == dict(alpha=1.0, scaling='alpha/r', slices='qv') and len(table.rows) == 6
+        assert adapter == dict(alpha=1.0, scaling='alpha/r', slices='qv', kind='lora') and len(table.rows) == 6
         assert first(cfg).lora_ranks == 'eva', 'the config is not changed'
         own, _ = ranks_from_config(cfg)
         assert {row.criterion for row in own.rows} == {'eva'}

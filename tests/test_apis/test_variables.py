@@ -103,3 +103,57 @@ def test_a_loader_that_is_built_already_has_no_variables():
     cfg = few_shot()
     cfg.val_dataloader = object()
     assert settle_variables(cfg) == {'shot': 1, 'split': 1}
+
+
+# A variable that chooses others, and validation that may be left out.
+
+
+def tuned(**options):
+    cfg = Config.fromfile(CONFIG)
+    cfg.train_dataloader.dataset.split, cfg.val_dataloader.dataset.split = '{train_split}', '{val_split}'
+    cfg.merge_from_dict(dict(
+        tune=False, train_split=dict(tune='train', otherwise='trainval'), val_split=dict(tune='val', otherwise=None)))
+    cfg.pop('val_cfg')
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def test_one_variable_chooses_what_is_trained_and_validated():
+    cfg = tuned()
+    assert settle_variables(cfg) == dict(tune=False) and settle_variables(cfg) == {}
+    assert cfg.train_dataloader.dataset.split == cfg.train_split == 'trainval'
+    assert cfg.val_dataloader is cfg.val_evaluator is cfg.val_cfg is cfg.val_split is None
+    cfg = tuned(tune=True)
+    assert settle_variables(cfg) == dict(tune=True)
+    assert (cfg.train_dataloader.dataset.split, cfg.val_dataloader.dataset.split) == ('train', 'val')
+    assert cfg.val_cfg == {} and cfg.val_evaluator
+    cfg = tuned(train_split='half', val_split='rest')
+    assert settle_variables(cfg) == dict(train_split='half', val_split='rest')
+
+
+@pytest.mark.parametrize('options, folder', [
+    (dict(), 'seed0'), (dict(tune=True), 'tune_seed0'), (dict(train_split='half'), 'train_split-half_seed0'),
+    (dict(tune=True, val_split=None), 'val_split-none_tune_seed0'),
+])
+def test_folders_of_chosen_splits(options, folder):
+    trained, tested = prepare_train_cfg(tuned(**options)), prepare_test_cfg(tuned(**options), 'epoch_1.pth')
+    assert trained.work_dir == tested.work_dir == f'work_dirs/tiny_vit/{folder}'
+
+
+def test_a_run_that_is_over_cannot_be_tuned():
+    cfg = prepare_train_cfg(tuned())
+    assert prepare_train_cfg(cfg).work_dir == cfg.work_dir
+    cfg.tune = True
+    with pytest.raises(ValueError, match="'tune': True.*comes too late.*'tune': False"):
+        prepare_train_cfg(cfg)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(train_split=None), 'train_split must be the name of a split, got None'),
+    (dict(val_split=''), "val_split must be the name of a split, or None for no validation, got ''"),
+    (dict(tune=1), 'chosen by tune, which must be True or False, got 1'),
+    (dict(train_split=dict(tune='train', final='trainval')), "train_split = .* must have .* 'otherwise'"),
+])
+def test_choices_that_cannot_be_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        settle_variables(tuned(**options))

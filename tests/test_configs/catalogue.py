@@ -3,21 +3,27 @@
 import copy
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mmengine.config import Config
 
 from mmlora.ranks import is_criterion
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY_VIT = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=24)
 TINY_SWIN = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
-TINY = {'VitSR_LoRA': TINY_VIT, 'SwinSR_LoRA': TINY_SWIN}
-WIDTH = {'VitSR_LoRA': 24, 'SwinSR_LoRA': 64}
-SHRINK = {'VitSR_LoRA': 6, 'SwinSR_LoRA': 1}
-"""Divisor of the size of images. Windows of 12 need all of the 384 px."""
+TINY = {
+    'VitSR_LoRA': TINY_VIT, 'SwinSR_LoRA': TINY_SWIN, 'RLRRViT': TINY_VIT, 'RLRRSwin': TINY_SWIN,
+    'VisionTransformer': TINY_VIT,
+}  # yapf: disable
+WIDTH = {name: 64 if 'Swin' in name else 24 for name in TINY}
+PATCHES = 4
+"""Patches in a row of a shrunk ViT's image. Swins keep the size of images, which their windows need."""
 
 
 def python_files() -> list[Path]:
@@ -32,9 +38,23 @@ def names() -> tuple[str, ...]:
     return tuple(path.with_suffix('').as_posix() for path in relative if path.parts[0] not in ('_base_', 'sweeps'))
 
 
+_read = Config._file2dict
+
+
+@functools.cache
+def _read_once(*args: Any, **kwargs: Any) -> Any:
+    return _read(*args, **kwargs)
+
+
+def _copy_of_read(*args: Any, **kwargs: Any) -> Any:
+    return copy.deepcopy(_read_once(*args, **kwargs))
+
+
 @functools.cache
 def _loaded(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
+    # Hundreds of configs share their bases, and mmengine copies and parses a base each time that it is named.
+    with mock.patch.object(Config, '_file2dict', staticmethod(_copy_of_read)):
+        return Config.fromfile(CONFIGS / f'{name}.py')
 
 
 def load(name: str) -> Config:
@@ -43,13 +63,23 @@ def load(name: str) -> Config:
 
 
 def sr_lora() -> list[str]:
-    """Return the configs of the published experiments and their variants."""
+    """Return the configs of the published SR-LoRA experiments and their variants."""
     return [name for name in names() if name.startswith('sr_lora/') and 'ablation' not in name]
+
+
+def rlrr() -> list[str]:
+    """Return the configs of the published RLRR experiments."""
+    return [name for name in names() if name.startswith('rlrr/')]
+
+
+def baselines() -> list[str]:
+    """Return the configs of the methods that RLRR is compared with."""
+    return [name for name in names() if name.startswith('baselines/')]
 
 
 def short(name: str) -> str:
     """Return a test id."""
-    return name.replace('_in21k-pre_1xb4-coslr-20e', '')
+    return re.sub(r'_(augreg-)?in21k-pre_1xb\d+-\w+-\d+e', '', name)
 
 
 def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -> list[str]:
@@ -60,45 +90,64 @@ def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -
     return list(first.values())
 
 
+def bare(cfg: Config) -> Any:
+    """Return the config of the backbone itself, inside of what adapts it."""
+    backbone = cfg.model.backbone
+    return backbone.backbone if backbone.type == 'AdaptedBackbone' else backbone
+
+
 def model_key(cfg: Config) -> Any:
-    """Return the model but for the number of classes."""
-    model = copy.deepcopy(cfg.model.to_dict())
-    model['head'].pop('num_classes', None)
-    return model
+    """Return the model but for the number of classes and the rate of stochastic depth."""
+    cfg = copy.deepcopy(cfg)
+    cfg.model.head.pop('num_classes', None)
+    if is_large(cfg):
+        bare(cfg).pop('drop_path_rate', None)
+    return cfg.model.to_dict()
 
 
 def without_weights(cfg: Config) -> Config:
     """Leave out pre-trained weights, and give a number to ranks that would be computed from them."""
     backbone = cfg.model.backbone
-    if backbone.type in TINY and is_criterion(str(backbone.get('lora_ranks', 'stable_rank'))):
+    if backbone.type in ('VitSR_LoRA', 'SwinSR_LoRA') and is_criterion(str(backbone.get('lora_ranks', 'stable_rank'))):
         backbone.lora_ranks = 2
         backbone.pop('rank_budget', None)
-    backbone.pop('init_cfg', None)
+    bare(cfg).pop('init_cfg', None)
     return cfg
 
 
 def shrunk(cfg: Config) -> Config:
     """Return the config with a tiny backbone and smaller images; other arguments stay."""
     cfg = without_weights(cfg)
-    backbone, divisor = cfg.model.backbone, image_divisor(cfg)
-    if is_large(cfg):
-        size = backbone.img_size // divisor // 16 * 16
-        backbone.update(arch=dict(TINY[backbone.type]), img_size=size, lora_ranks=2)
-        cfg.model.head.in_channels = WIDTH[backbone.type]
-    for part in ('train_dataloader', 'test_dataloader'):
-        for step in cfg[part].dataset.pipeline if part in cfg else ():
-            if step.type in ('RandomResizedCrop', 'Resize'):
-                step.scale = 384 // divisor
-            elif step.type == 'Cutout':
-                step.shape = 76 // divisor
+    if not is_large(cfg):
+        return cfg
+    backbone, size = bare(cfg), image_size(cfg)
+    patch = backbone.get('patch_size')
+    ratio = PATCHES * patch / size if patch else 1
+    backbone.update(arch=dict(TINY[backbone.type]))
+    if patch:
+        backbone.img_size = int(backbone.img_size * ratio) // patch * patch
+    if 'lora_ranks' in cfg.model.backbone:
+        cfg.model.backbone.lora_ranks = 2
+    cfg.model.head.in_channels = WIDTH[backbone.type]
+    for part in LOADERS:
+        for step in cfg[part].dataset.pipeline if cfg.get(part) else ():
+            for key in {'scale', 'crop_size', 'shape'} & set(step):
+                step[key] = _times(step[key], ratio)
     return cfg
+
+
+def _times(length: Any, ratio: float) -> Any:
+    return round(length * ratio) if isinstance(length, int) else tuple(_times(part, ratio) for part in length)
 
 
 def is_large(cfg: Config) -> bool:
     """Return whether the backbone is one of the published sizes."""
-    return cfg.model.backbone.get('arch') in ('base', 'large')
+    return bare(cfg).get('arch') in ('base', 'large', 'huge')
 
 
-def image_divisor(cfg: Config) -> int:
-    """Return by what :func:`shrunk` divides the size of images."""
-    return SHRINK.get(cfg.model.backbone.type, 1)
+def image_size(cfg: Config) -> int:
+    """Return the height and width of the images that the model sees, in pixels."""
+    steps = cfg.test_dataloader.dataset.pipeline if cfg.get('test_dataloader') else ()
+    sizes = [step.get('crop_size', step.get('scale')) for step in steps]
+    size = next((size for size in reversed(sizes) if size), None) or bare(cfg).img_size
+    return size if isinstance(size, int) else size[0]

@@ -1,9 +1,8 @@
 """What describes the configs: the metafile, the lists of runs, the README and the map from the papers."""
 
 import itertools
+import json
 import re
-import shutil
-import subprocess
 
 import catalogue
 import pytest
@@ -13,17 +12,21 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS, MODELS
 
 from mmlora.apis import settle_variables
-from mmlora.apis.variables import name_run
+from mmlora.apis.sweep_plan import points, read_grid, seed_key, settle_job, spread
 from mmlora.models.backbones.skeleton import Skeleton
 
-README = (catalogue.CONFIGS / 'sr_lora' / 'README.md').read_text(encoding='utf-8')
+FOLDERS = ('sr_lora', 'rlrr', 'baselines')
+READMES = {name: (catalogue.CONFIGS / name / 'README.md').read_text(encoding='utf-8') for name in FOLDERS}
+README = READMES['sr_lora']
 PAPERS = (catalogue.CONFIGS.parent / 'docs' / 'from_the_papers.md').read_text(encoding='utf-8')
 SWEEPS = sorted((catalogue.CONFIGS / 'sweeps').glob('*.py'))
+RUNS = {'digits': 6 * 3, 'medfm': 9 * 3 * 5, 'vtab_fewshot': 57 * 5}
 LEAVES = [name for name in catalogue.sr_lora() if 'published-code' not in name]
+LISTED = dict(sr_lora=LEAVES, rlrr=catalogue.rlrr(), baselines=catalogue.baselines())
 SNIPPETS = {text.splitlines()[0].removeprefix('# configs/'): text
             for text in re.findall(r'^```python\n(# configs/.*?)^```$', README, re.MULTILINE | re.DOTALL)}
-COMMANDS = [line.split('#')[0].split() for text in re.findall(r'^```bash\n(.*?)^```$', README + PAPERS,
-                                                              re.MULTILINE | re.DOTALL) for line in text.splitlines()]
+COMMANDS = [line.split('#')[0].split() for text in re.findall(r'^```bash\n(.*?)^```$', '\n'.join(
+    [*READMES.values(), PAPERS]), re.MULTILINE | re.DOTALL) for line in text.splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -31,73 +34,127 @@ def scope():
     init_default_scope('mmpretrain')
 
 
-def metafile():
-    return yaml.safe_load((catalogue.CONFIGS / 'sr_lora' / 'metafile.yml').read_text())
+def swept(grid):
+    """Return the names of the configs of a sweep."""
+    return [path.relative_to(catalogue.CONFIGS).with_suffix('').as_posix() for path in grid.configs]
 
 
-def test_the_metafile_lists_every_config_once(root):
+def metafile(folder):
+    return yaml.safe_load((catalogue.CONFIGS / folder / 'metafile.yml').read_text())
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_the_metafile_lists_every_config_once(root, folder):
     index = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
-    assert 'configs/sr_lora/metafile.yml' in index
-    (collection,) = metafile()['Collections']
-    assert (root / collection['README']).is_file()
-    models = metafile()['Models']
-    assert sorted(model['Config'] for model in models) == sorted(f'configs/{name}.py' for name in LEAVES)
+    assert f'configs/{folder}/metafile.yml' in index
+    collections = {collection['Name'] for collection in metafile(folder)['Collections']}
+    assert all(collection['README'] == f'configs/{folder}/README.md' for collection in metafile(folder)['Collections'])
+    models = metafile(folder)['Models']
+    assert sorted(model['Config'] for model in models) == sorted(f'configs/{name}.py' for name in LISTED[folder])
     for model in models:
         stem = model['Config'].rsplit('/', 1)[1].removesuffix('.py')
-        assert model['Name'] == stem.replace('_1xb4-coslr-20e', '') and model['In Collection'] == collection['Name']
+        assert model['Name'] == re.sub(r'_1xb\d+-\w+-\d+e(?=_)', '', stem)
+    assert {model['In Collection'] for model in models} == collections
+    assert len({model['Name'] for model in models}) == len(models)
 
 
-@pytest.mark.parametrize('arch', ['vit-base-p16', 'vit-large-p16', 'swin-base-w12'])
-def test_the_metafile_counts_the_parameters(arch):
-    models = [model for model in metafile()['Models'] if arch in model['Name']]
-    cfgs = [catalogue.load(model['Config'].removeprefix('configs/').removesuffix('.py')) for model in models]
-    with Skeleton():
-        backbone = MODELS.build(catalogue.without_weights(cfgs[0]).model.backbone)
-    own = sum(p.numel() for p in backbone.parameters())
-    for model, cfg in zip(models, cfgs, strict=True):
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_the_metafile_counts_the_parameters(folder):
+    own = {}
+    for model in metafile(folder)['Models']:
+        cfg = catalogue.load(model['Config'].removeprefix('configs/').removesuffix('.py'))
+        key = re.sub(r'_(vtab1k|fgvc|medfmc)-.*', '', model['Name'])
+        if key not in own:
+            with Skeleton():
+                backbone = MODELS.build(catalogue.without_weights(catalogue.load(
+                    model['Config'].removeprefix('configs/').removesuffix('.py'))).model.backbone)
+            own[key] = sum(p.numel() for p in backbone.parameters())
         head = (cfg.model.head.in_channels + 1) * cfg.model.head.num_classes
-        assert model['Metadata']['Parameters'] == own + head
+        assert model['Metadata']['Parameters'] == own[key] + head
+    assert len(own) == dict(sr_lora=3, rlrr=6, baselines=7)[folder]
 
 
-def test_published_results_stand_in_the_readme_too():
-    results = [result for model in metafile()['Models'] for result in model.get('Results', ())]
-    assert len(results) == 11 + 9
+@pytest.mark.parametrize('folder, count, form', [
+    ('sr_lora', 11 + 9, '.2f'), ('rlrr', 4 * 19 + 5, '.1f'), ('baselines', 7 * 19 + 6 * 5, '.1f'),
+])
+def test_published_results_stand_in_the_readme_too(folder, count, form):
+    results = [result for model in metafile(folder)['Models'] for result in model.get('Results', ())]
+    assert len(results) == count
     for result in results:
         assert 'published' in result['Dataset']
         for value in result['Metrics'].values():
-            assert f'{value:.2f}' in README
+            assert f' {value:{form}} ' in READMES[folder]
+
+
+def published_row(published, name):
+    """The published results of the method and backbone that a name in a metafile begins with."""
+    method, arch = name.split('_')[:2]
+    key = {'bitfit': 'bias', 'vpt-deep': 'vpt_deep', 'lora-r8': 'lora'}.get(method, method)
+    vtab = published['results'].get(arch + ('_augreg' if 'augreg' in name else ''), {}).get(key, {})
+    fgvc = published['fgvc_results'].get('ssf(augreg)' if method == 'ssf' else key, []) if 'base-p16' in arch else []
+    sets = dict(zip(('cub', 'nabirds', 'flowers', 'dogs', 'cars'), fgvc, strict=False))
+    return {f'vtab1k-{set_name.replace("_", "-")}': value for set_name, value in vtab.items()} | {
+        f'fgvc-{set_name}': value for set_name, value in sets.items()}
+
+
+@pytest.mark.parametrize('folder', ['rlrr', 'baselines'])
+def test_the_metafile_has_the_published_results(golden, folder):
+    published = json.loads((golden / 'rlrr' / 'published.json').read_text())
+    for model in metafile(folder)['Models']:
+        data = re.search(r'(?:vtab1k|fgvc)-[\w-]+', model['Name'])[0]
+        wanted = published_row(published, model['Name']).get(data)
+        (result,) = model.get('Results') or [None]
+        assert (result and result['Metrics']['Top 1 Accuracy']) == wanted, model['Name']
+        assert result is None or data.split('-', 1)[1] in result['Dataset'].split()
+
+
+@pytest.mark.parametrize('folder', ['rlrr', 'baselines'])
+def test_the_tables_of_the_readme_are_the_published_ones(golden, folder):
+    published = json.loads((golden / 'rlrr' / 'published.json').read_text())
+    results = published['results']
+    rows = [results['vit-base-p16']['rlrr'], results['vit-base-p16_augreg']['rlrr*'],
+            *(results[arch]['rlrr'] for arch in ('vit-large-p16', 'vit-huge-p14', 'swin-base-w7'))]
+    if folder == 'baselines':
+        rows = [results['vit-base-p16'][key] for key in ('full', 'linear', 'bias', 'vpt_deep', 'lora', 'adaptformer')]
+        rows.append(results['vit-base-p16_augreg']['ssf'])
+    wanted = [[str(row[name]) for row in rows] for name in published['vtab']]
+    wanted += [[str(row['means'][key]) for row in rows] for key in ('natural', 'specialized', 'structured', 'mean19')]
+    wanted.append([f'{row["group_mean"]:.1f}' for row in rows])
+    lines = re.findall(r'^\| (.*) \|$', READMES[folder].split('## Published numbers')[1], re.MULTILINE)
+    table = [line.split(' | ')[1:] for line in lines[1:]]
+    assert table[:len(wanted)] == wanted
+    for collection in metafile(folder)['Collections']:
+        for means in collection['Metadata']['Published Means'].values():
+            assert f' {means["VTAB-1k mean of 19 sets"]} ' in READMES[folder]
 
 
 def test_mmpretrain_finds_the_models(root, monkeypatch):
     from mmpretrain.apis.model import ModelHub
 
     monkeypatch.setattr(ModelHub, '_models_dict', {})
-    ModelHub.register_model_index(str(root / 'configs/sr_lora/metafile.yml'), config_prefix=str(root))
+    ModelHub.register_model_index(str(root / 'model-index.yml'), config_prefix=str(root))
     found = ModelHub.get('sr-lora_swin-base-w12_in21k-pre_medfmc-chest')
     assert found.config.model.head.num_classes == 19 and found.weights is None
+    found = ModelHub.get('rlrr_swin-base-w7_in21k-pre_fgvc-dogs')
+    assert found.config.model.head.num_classes == 120
 
 
 @pytest.mark.parametrize('path', SWEEPS, ids=lambda path: path.stem)
 def test_every_run_of_a_sweep_can_be_settled(path):
-    sweep = Config.fromfile(path)
-    assert set(sweep) == {'configs', 'options'} and len(set(sweep.configs)) == len(sweep.configs)
-    combinations = [dict(zip(sweep.options, values, strict=True))
-                    for values in itertools.product(*sweep.options.values())]
-    assert len(combinations) == 5 * (3 if 'medfmc' in path.stem else 1)
-    for relative in sweep.configs:
-        config = (path.parent / relative).resolve()
-        name = config.relative_to(catalogue.CONFIGS).with_suffix('').as_posix()
-        assert name in LEAVES and config.stem.startswith(path.stem.rsplit('_', 1)[0].split('_vtab1k')[0])
-        for options in combinations:
-            cfg = catalogue.load(name)
-            cfg.merge_from_dict(options)
-            assert settle_variables(cfg) == {key: options[key] for key in ('shot', 'split')}
-            assert cfg.randomness.seed == options['randomness.seed']
+    grid = read_grid(path)
+    combinations = list(points(grid.options))
+    assert len(set(grid.configs)) == len(grid.configs)
+    assert path.stem not in RUNS or len(grid.configs) * len(combinations) == RUNS[path.stem]
+    for name, options in itertools.product(swept(grid), combinations):
+        cfg = settle_job(catalogue.load(name), spread(options), 'test')
+        assert cfg.randomness.seed == options[seed_key(options)]
+        if name in LEAVES:
+            assert cfg.settled_variables == {key: options[key] for key in ('shot', 'split')}
 
 
 def test_the_sweeps_name_every_config():
-    named = [name for path in SWEEPS for name in Config.fromfile(path).configs]
-    assert sorted(f'sr_lora/{name.rsplit("/", 1)[1].removesuffix(".py")}' for name in named) == sorted(LEAVES)
+    named = [name for path in SWEEPS for name in swept(read_grid(path)) if name.startswith('sr_lora/')]
+    assert sorted(named) == sorted(LEAVES)
 
 
 @pytest.fixture
@@ -150,23 +207,8 @@ def test_commands_name_what_exists(root, command):
             assert (root / word).is_file()
 
 
-def test_the_loop_trains_and_tests_every_config_with_every_list(tmp_path):
-    (loop,) = re.findall(r'^```sh\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
-    shutil.copytree(catalogue.CONFIGS / 'sr_lora', tmp_path / 'configs' / 'sr_lora')
-    said = 'python() { echo "$@"; }\n' + loop
-    lines = subprocess.run(['bash', '-c', said], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    words = [line.split() for line in lines.splitlines()]
-    trained, tested = ([w for w in words if w[0] == f'tools/{tool}.py'] for tool in ('train', 'test'))
-    assert len(trained) == len(tested) == 22 * 5
-    for one, other in zip(trained, tested, strict=True):
-        stem, split = one[1].rsplit('/', 1)[1].removesuffix('.py'), one[4].removeprefix('split=')
-        assert one[1] == other[1] and f'sr_lora/{stem}' in LEAVES
-        run = name_run(Config(dict(randomness=dict(seed=666))), dict(shot=1, split=int(split)))
-        assert other[2] == f'work_dirs/{stem}/{run}/epoch_20.pth'
-        assert one[-3:] == other[-3:] == ['shot=1', f'split={split}', 'randomness.seed=666']
-
-
-@pytest.mark.parametrize('text', [README, PAPERS], ids=['README', 'from_the_papers'])
+@pytest.mark.parametrize('text', [README, READMES['rlrr'] + READMES['baselines'], PAPERS],
+                         ids=['sr_lora', 'others', 'from_the_papers'])
 def test_named_files_exist(root, text):
     files = re.findall(r'`((?:tools|configs/(?!Vit|Swin)|docs|mmlora)/?[\w./-]+\.\w+)`', text)
     assert files and [name for name in files if not (root / name).is_file()] == []

@@ -4,15 +4,18 @@ import catalogue
 import numpy as np
 import pytest
 import torch
+from fgvc_layouts import make_json
 from layouts import make_medfmc, make_vtab
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS, TRANSFORMS
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+from PIL import Image
 
 from mmlora.apis import settle_variables
 from mmlora.datasets import find_vtab_set
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-OTHERS = [name for name in catalogue.names() if name not in catalogue.sr_lora()]
+LOADERS = catalogue.LOADERS
+IN_FILES = [*catalogue.sr_lora(), *catalogue.rlrr(), *catalogue.baselines()]
+IN_MEMORY = [name for name in catalogue.names() if name not in IN_FILES]
 
 
 @pytest.fixture(autouse=True)
@@ -32,37 +35,64 @@ def data(tmp_path_factory):
             top = tmp_path_factory.mktemp('data')
             if kind == 'VTAB1k':
                 written[name] = make_vtab(top, name, min(find_vtab_set(name).num_classes, 20), per_class=3)
+            elif kind == 'FGVC':
+                written[name] = make_json(top / name).parent
             else:
                 written[name] = make_medfmc(top, name)
-        for loader in ('train_dataloader', 'test_dataloader'):
-            cfg[loader].dataset.data_root = str(written[name])
         settle_variables(cfg)
+        for loader in loaders(cfg):
+            loader.dataset.data_root = str(written[name])
         return cfg
 
     return point
 
 
+def loaders(cfg):
+    """The data loaders of a config."""
+    return [cfg[loader] for loader in LOADERS if cfg.get(loader)]
+
+
 def by_kind(cfg):
-    """What makes the data of a config a case of its own: the class and both pipelines."""
-    sets = [cfg[loader].dataset for loader in LOADERS if cfg.get(loader)]
-    return [[part.type, part.pipeline] for part in sets]
+    """What makes the data of a config a case of its own: the class and the pipelines."""
+    return [[loader.dataset.type, loader.dataset.pipeline] for loader in loaders(cfg)]
 
 
-@pytest.mark.parametrize('name', catalogue.distinct(by_kind, catalogue.sr_lora()), ids=catalogue.short)
-def test_images_come_out_at_384_px(name, data):
-    cfg = data(catalogue.load(name))
-    for loader in ('train_dataloader', 'test_dataloader'):
-        dataset = DATASETS.build(cfg[loader].dataset)
-        item = dataset[0]
-        assert item['inputs'].shape == (3, 384, 384) and item['inputs'].dtype == torch.uint8
+@pytest.mark.parametrize('name', catalogue.distinct(by_kind, IN_FILES), ids=catalogue.short)
+def test_images_come_out_in_the_size_of_the_network(name, data):
+    cfg = catalogue.load(name)
+    if 'tune' in cfg:
+        cfg.tune = True  # Else there are no validation images.
+    parts = loaders(data(cfg))
+    assert len(parts) == (3 if 'tune' in cfg else 2)
+    size = 384 if name in catalogue.sr_lora() else 224
+    for loader in parts:
+        item = DATASETS.build(loader.dataset)[0]
+        assert item['inputs'].shape == (3, size, size) and item['inputs'].dtype == torch.uint8
         assert item['data_samples'].gt_label.dtype == torch.int64
         assert int(item['data_samples'].gt_label.max()) < cfg.model.head.num_classes
 
 
-@pytest.mark.parametrize('name', catalogue.distinct(by_kind, OTHERS), ids=catalogue.short)
-def test_pipelines_of_images_in_memory(name):
+@pytest.mark.parametrize('name, key', [
+    ('rlrr/rlrr_vit-base-p16_in21k-pre_1xb32-latecos-110e_vtab1k-eurosat', 'vtab_eval'),
+    ('rlrr/rlrr_vit-base-p16_in21k-pre_1xb32-laterestart-60e_fgvc-cub', 'fgvc_test'),
+])
+def test_images_are_what_the_published_code_makes_of_them(golden, tmp_path, name, key):
+    wanted = np.load(golden / 'rlrr' / 'transforms.npz')
     cfg = catalogue.load(name)
-    for loader in (cfg[loader] for loader in LOADERS if cfg.get(loader)):
+    path = str(tmp_path / 'image.png')
+    Image.fromarray(wanted['image']).save(path)
+    item = dict(img_path=path, gt_label=1)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        item = TRANSFORMS.build(step)(item)
+    preprocessor = MODELS.build(dict(cfg.data_preprocessor, type='ClsDataPreprocessor'))
+    image = preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))['inputs'][0].numpy()
+    np.testing.assert_allclose(image[:, ::16, ::16], wanted[f'{key}_sub'], atol=1e-6)
+    np.testing.assert_allclose(image.mean((1, 2)), wanted[f'{key}_mean'], atol=1e-6)
+
+
+@pytest.mark.parametrize('name', catalogue.distinct(by_kind, IN_MEMORY), ids=catalogue.short)
+def test_pipelines_of_images_in_memory(name):
+    for loader in loaders(catalogue.load(name)):
         item = dict(img=np.full((32, 32, 3), 7, np.uint8), img_shape=(32, 32), gt_label=1)
         for step in loader.dataset.pipeline:
             item = TRANSFORMS.build(step)(item)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fgvc_layouts import make_cub
 from layouts import make_medfmc, make_vtab, write_image, write_lists
 from mmengine.config import Config
 from tiny import call_tool, quick  # noqa: F401
@@ -14,13 +15,14 @@ from mmlora.apis import check_data
 from mmlora.apis.splits import few_shot_files, list_source
 from mmlora.apis.splits import write_lists as save_lists
 from mmlora.apis.train import prepare_train_cfg
-from mmlora.datasets import VTAB_SETS
+from mmlora.datasets import FGVC_SETS, VTAB_SETS
 
 DOCS = (Path(__file__).resolve().parents[2] / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```$', DOCS, re.MULTILINE | re.DOTALL)
 CONFIGS = [text for language, text in BLOCKS if language == 'python']
-COMMANDS, RUNS = ([line.split() for language, text in BLOCKS if language == own for line in text.splitlines()]
-                  for own in ('bash', 'console'))
+COMMANDS, RUNS, SHELL = ([line.split() for language, text in BLOCKS if language == own for line in text.splitlines()]
+                         for own in ('bash', 'console', 'sh'))
+LOOKS = [command for command in SHELL if command[1] == 'tools/check_data.py']
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +31,9 @@ def checkout(root, tmp_path_factory):
     top = tmp_path_factory.mktemp('checkout')
     shutil.copytree(root / 'configs', top / 'configs')
     make_vtab(top / 'data' / 'vtab-1k', per_class=10)
+    make_vtab(top / 'data' / 'vtab-1k', 'kitti', 4, per_class=10)
     make_medfmc(top / 'data' / 'MedFMC', 'endo', 48)
+    make_cub(top / 'data' / 'FGVC' / 'CUB_200_2011')
     shutil.copytree(top / 'data' / 'MedFMC' / 'endo', top / 'disk' / 'endo')
     shutil.copy(top / 'data' / 'MedFMC' / 'endo' / 'test_WithLabel.txt', top / 'data/MedFMC/endo/val_WithLabel.txt')
     birds, names = top / 'data' / 'birds', ['crow', 'jay']
@@ -48,7 +52,7 @@ def checkout(root, tmp_path_factory):
 
 
 def test_blocks_were_found():
-    assert len(CONFIGS) == 6 and len(COMMANDS) >= 8 and len(RUNS) == 3
+    assert len(CONFIGS) == 7 and len(LOOKS) == 7 and len(COMMANDS) >= 8 and len(RUNS) == 3
 
 
 @pytest.mark.parametrize('text', CONFIGS, ids=lambda text: text.split()[1])
@@ -80,6 +84,22 @@ def test_own_few_shots_are_read_and_named(checkout, monkeypatch):
     report = check_data(cfg, read_all=True)
     assert report.loaders[0].per_class == {0: 2, 1: 2} and report.loaders[0].read == 4 and not report.problems
     assert RUNS[2] == ['python', 'tools/summarize.py', 'work_dirs']
+
+
+@pytest.mark.parametrize('command', LOOKS, ids=' '.join)
+def test_looks_without_a_config_run(command, checkout, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    status = call_tool('check_data', *command[2:])
+    text = capsys.readouterr().out
+    problems = [line for line in text.splitlines() if line.startswith('problem: ')]
+    # The data here is smaller than the published one, and has no other fault.
+    assert all(', officially ' in line for line in problems) and status == bool(problems) and '  images: ' in text
+
+
+def test_table_of_fgvc_is_the_programs():
+    for row in FGVC_SETS.values():
+        cells = (row.name, row.num_classes, *(row.images[split] for split in ('train', 'val', 'trainval', 'test')))
+        assert f'| {" | ".join(map(str, cells))} | ' in DOCS
 
 
 def test_table_of_sets_is_the_programs():

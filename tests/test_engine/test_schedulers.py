@@ -63,12 +63,20 @@ def test_bad_arguments(cfg, match):
         scheduler(cfg)
 
 
-def test_the_schedule_of_the_configs(golden, root):
-    cfg = Config.fromfile(root / 'configs' / '_base_' / 'schedules' / 'rlrr_adamw_110e.py')
-    wanted = json.loads((golden / 'rlrr' / 'lr_traces.json').read_text())['vtab_100_lr3e-3']
+@pytest.mark.parametrize(('name', 'key', 'lr', 'decay'), [
+    ('rlrr_adamw_110e', 'vtab_100_lr3e-3', 1e-3, 5e-5), ('rlrr_fgvc_50e', 'fgvc_50_lr3e-3_timm', 3e-3, 5e-2),
+    ('rlrr_fgvc_restart_50e', 'fgvc_50_lr3e-3_CUB_restarts', 3e-3, 5e-2),
+    ('rlrr_fgvc_aug_100e', 'fgvc_aug_100_lr3e-3_restarts', 3e-3, 5e-2),
+])  # fmt: skip
+def test_the_schedules_of_the_configs(golden, root, name, key, lr, decay):
+    cfg = Config.fromfile(root / 'configs' / '_base_' / 'schedules' / f'{name}.py')
+    wanted = json.loads((golden / 'rlrr' / 'lr_traces.json').read_text())[key]
     (part,) = cfg.param_scheduler
     assert rates(*scheduler(part), cfg.train_cfg.max_epochs) == pytest.approx(wanted, rel=1e-12)
-    assert cfg.train_cfg.max_epochs == len(wanted)
+    assert cfg.train_cfg.max_epochs == len(wanted) and cfg.train_cfg.by_epoch
+    wrapper = cfg.optim_wrapper
+    assert dict(wrapper.optimizer) == dict(type='AdamW', lr=lr, weight_decay=decay)
+    assert wrapper.paramwise_cfg.custom_keys == {'.rlrr_bias': dict(decay_mult=0.0)}
 
 
 @pytest.mark.parametrize(('kind', 'name', 'ours', 'shape'), [
@@ -80,7 +88,7 @@ def test_what_decays(golden, root, kind, name, ours, shape):
     base = root / 'configs' / '_base_'
     cfg = Config.fromfile(base / 'schedules' / 'rlrr_adamw_110e.py')
     model = copy.deepcopy(Config.fromfile(base / 'models' / f'rlrr_{name}.py').model)
-    model.backbone.update(shape)
+    model.backbone.update(shape, init_cfg=None)
     model.head.update(in_channels=8 if kind == 'vit' else 16, num_classes=3)
     model = MODELS.build(model)
     model.init_weights()

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections import Counter
 
 import pytest
 import tiny
@@ -85,6 +86,24 @@ def test_each_iteration_and_layer_draws_and_nothing_is_left(tmp_path, images):
     assert runner.message_hub.get_scalar('train/active_parameters').data[0].tolist() == active
     assert len(probe.left) == 16 and set(probe.left) == {None}
     assert not any(layer._forward_pre_hooks for layer in probe.layers.values())
+
+
+def test_dylora_is_lora_of_one_rank_with_uniform_draws(tmp_path, images):
+    cfg = config(images, tmp_path, spu(), 'SubRankProbe', train_cfg__max_epochs=12)
+    inner = dict(tiny.tiny_config(images, tmp_path).model.backbone)
+    cfg.model.backbone = dict(
+        type='AdaptedBackbone', kind='LoRA', backbone=inner, targets=['qkv', 'proj'], lora_ranks=4, lora_alpha=8
+    )
+    runner = train(cfg)
+    probe, drawn = probed(runner), Counter()
+    for i, step in enumerate(probe.seen):
+        for name, [sub] in step.items():
+            m = 1 + (derive_seed('spu', 0, i, name, 0) * 4 >> 63)
+            assert set(sub.ranks.values()) == {m} and sub.rescale and not sub.detach_prefix
+            drawn[m] += 1
+    # 60 iterations of 4 layers: each of 1 .. 4 is expected 60 times, with a standard deviation of 6.7.
+    assert set(drawn) == {1, 2, 3, 4} and sum(drawn.values()) == 240
+    assert all(35 < count < 85 for count in drawn.values())
 
 
 def test_each_forward_pass_draws(tmp_path, images):

@@ -163,7 +163,7 @@ BAD_BYTES = {
     'cut safetensors': (safetensors.torch.save(WEIGHTS)[:-1], 'damaged or cut off'),
     'npz of objects': (None, 'holds Python objects'),
     'npz of text': (None, 'array of <U1, not of numbers'),
-    'torchscript': (None, 'TorchScript'),
+    'torchscript of objects': (None, 'refused: .*TorchScript program with builtins.print'),
 }
 
 
@@ -173,8 +173,10 @@ def _bad_file(folder, name):
         _npz(path, {'a': np.array([Runs(os.mkdir, str(folder / 'ran'))], dtype=object)})
     elif name == 'npz of text':
         _npz(path, {'a': np.array(['x'])})
-    elif name == 'torchscript':
-        torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1, 1)).save(path)
+    elif name == 'torchscript of objects':
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('net/data.pkl', b'\x80\x02cbuiltins\nprint\n.')
+            archive.writestr('net/code/net.py', '')
     else:
         path.write_bytes(BAD_BYTES[name][0])
     return path
@@ -384,6 +386,14 @@ def served(tmp_path, monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_files_of_one_name_in_two_repositories_are_kept_apart(tmp_path, served):
+    for number, name in enumerate('ab'):
+        (tmp_path / name).mkdir()
+        safetensors.torch.save_file({'x': torch.tensor([float(number)])}, tmp_path / name / 'model.safetensors')
+    found = [float(load_checkpoint(f'{served}/{name}/model.safetensors')['x']) for name in 'aba']
+    assert found == [0.0, 1.0, 0.0]
 
 
 def _web_route(scheme, index):

@@ -127,6 +127,25 @@ def test_what_peft_cannot_do_is_said():
     assert peft_config(LAYERS, 'timm', slices=None)[1] == []
 
 
+@pytest.mark.parametrize('kind', ['LoRA', 'PiSSA', 'DoRA'])
+def test_kinds_that_peft_has(kind):
+    config, notes = peft_config(LAYERS, 'timm', slices=None, kind=kind)
+    assert notes == []
+    torch.manual_seed(0)
+    plain = timm_vit()
+    weight = plain.blocks[0].attn.proj.weight.detach().clone()
+    theirs = peft.get_peft_model(plain, peft.LoraConfig(**config)).base_model.model.blocks[0].attn.proj
+    assert bool(theirs.use_dora.get('default')) == (kind == 'DoRA')
+    changed = not torch.equal(theirs.base_layer.weight, weight)
+    assert changed == (kind == 'PiSSA'), 'PiSSA of peft takes its principal part out of the weight'
+
+
+def test_kinds_that_peft_has_not_are_said():
+    for kind in ('MoSLoRA', 'MELoRA', 'GLoRA', 'RLRR'):
+        config, [note] = peft_config(LAYERS, 'timm', slices=None, kind=kind)
+        assert repr(kind) in note and config == peft_config(LAYERS, 'timm', slices=None)[0]
+
+
 @pytest.mark.parametrize('names', ['timm', 'hf'])
 def test_swin(names):
     rows = tuple(

@@ -434,6 +434,34 @@ class TestLoading:
             tower.init_weights()
             assert torch.equal(tower.pos_embed, model.visual.pos_embed)
 
+    def test_weights_of_hugging_face(self, tmp_path):
+        transformers = pytest.importorskip('transformers')
+        sizes = dict(intermediate_size=32, hidden_act='quick_gelu')
+        arch = dict(clip_tiny.ARCH, text_width=16)
+        config = transformers.CLIPConfig(
+            vision_config=dict(sizes, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=16,
+                               patch_size=8, projection_dim=12, intermediate_size=64),
+            text_config=dict(sizes, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, vocab_size=15,
+                             max_position_embeddings=14, projection_dim=12, intermediate_size=64, eos_token_id=14),
+            projection_dim=12,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        theirs = transformers.CLIPModel(config).eval().double()
+        torch.save(theirs.state_dict(), tmp_path / 'hf.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'hf.pth'))
+        ours = LoRACLIPClassifier(
+            **{**clip_tiny.SMALL, 'arch': arch}, logit_scale='pretrained', init_cfg=init_cfg).double()
+        ours.init_weights()
+        with torch.no_grad():
+            expected = theirs(input_ids=ours._tokens, pixel_values=clip_tiny.images()).logits_per_image
+            torch.testing.assert_close(ours.eval()(clip_tiny.images()), expected, rtol=0, atol=1e-6)
+
+    def test_weights_of_something_else(self, tmp_path):
+        torch.save(VisionTransformer(arch='deit-tiny', img_size=32).state_dict(), tmp_path / 'vit.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+        with pytest.raises(ValueError, match='lacks|no logit_scale'):
+            LoRACLIPClassifier(**clip_tiny.SMALL, init_cfg=init_cfg).init_weights()
+
     def test_another_image_size_resizes_the_position_embedding(self):
         model = clip_tiny.small_model(image_size=32).eval()
         model.load_state_dict(clip_tiny.small_model().state_dict())

@@ -1,4 +1,4 @@
-# CLIP-LoRA on ViT-B/16, as published. A leaf gives the weights (init_cfg: OpenAI's or open_clip's names are understood)
+# CLIP-LoRA on ViT-B/16, as published. A leaf gives the weights (init_cfg: those of OpenAI, open_clip or Hugging Face)
 # and lists ClassNamesHook, or gives the classes. Both come with clip_runtime.py and a data set that names its classes.
 method = 'CLIP-LoRA'
 model = dict(

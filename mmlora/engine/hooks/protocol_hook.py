@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmengine.hooks import EarlyStoppingHook, Hook
+from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...registry import HOOKS, register
@@ -35,6 +35,7 @@ class ProtocolHook(Hook):
             describe_run(runner.cfg),
             validation=None,
             early_stopping=', '.join(stopping) or None,
+            averaged=_averaged(runner),
             started_from=self._started_from,
         )
         if runner.val_loop is None:
@@ -65,6 +66,13 @@ class ProtocolHook(Hook):
 
 def _selects(runner: Runner) -> bool:
     return any(getattr(hook, 'save_best', None) or isinstance(hook, EarlyStoppingHook) for hook in runner.hooks)
+
+
+def _averaged(runner: Runner) -> str | None:
+    """Return by what average of the weights a run is validated and saved, or None for the weights of the last step."""
+    models = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    names = [type(m).__name__ + (f', momentum {m.momentum}' if hasattr(m, 'momentum') else '') for m in models]
+    return '; '.join(names) or None
 
 
 def _progress(runner: Runner, meta: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ...adapters import adapter_parameter_names
+from ...adapters import adapter_tensor_names
+from ...io.convert import CONVERTED
 from ...models.backbones.load_guard import DERIVED
+from ...models.pretrained import fit_weights, prefix_backbone
 from ...registry import HOOKS, register
 from ..adaptation import check_scalings, unwrap_model
 
@@ -95,6 +97,9 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> KeyRepor
 class StrictLoadHook(Hook):
     """Raise where a checkpoint and the model have different keys or shapes, in resume and test.
 
+    Weights of another layout (timm, Hugging Face, CLIP, Google ...), which the loader gives as those of a bare
+    backbone, are fitted to the model first; see :func:`mmlora.models.pretrained.fit_weights`.
+
     Args:
         fine_tune: Whether ``load_from`` may bring pre-trained weights for another task: a classifier head that differs
             and what the model has no place for (warnings say so), and no adapters at all. Resuming is strict in any
@@ -126,9 +131,10 @@ class StrictLoadHook(Hook):
         """Compare the checkpoint with the model before it is loaded.
 
         Raises:
-            ValueError: They differ; the keys are listed.
+            ValueError: They differ; the keys are listed. Or a run is to be resumed from weights of another layout.
         """
         model = unwrap_model(runner.model)
+        self._fit(runner, model, checkpoint)
         report = compare_keys(model, checkpoint.get('state_dict', checkpoint))
         allowed = [k for k in report.missing if k in self.allow_missing]
         allowed += [k for k in report.unexpected if k in self.allow_unexpected]
@@ -142,6 +148,22 @@ class StrictLoadHook(Hook):
             )
         check_scalings(model, (checkpoint.get('meta') or {}).get('mmlora'))
 
+    def _fit(self, runner: Runner, model: nn.Module, checkpoint: dict[str, Any]) -> None:
+        converted = checkpoint.get(CONVERTED)
+        if converted is None:
+            state = checkpoint.get('state_dict', checkpoint)
+            fitted = prefix_backbone(state, model)
+            if fitted is not state:
+                checkpoint['state_dict'] = fitted
+            return
+        if runner._resume:
+            raise ValueError(
+                f'a run cannot be resumed from weights of {converted.layout.title}, which hold no state of a run: '
+                'start from them with load_from'
+            )
+        where = str(runner._load_from or 'the checkpoint')
+        checkpoint['state_dict'] = fit_weights(converted, model, where, self.allow_missing, self.allow_unexpected)
+
     def _forgive(self, runner: Runner, model: nn.Module, report: KeyReport) -> KeyReport:
         head, report = report.split(key for key in report.keys() if key.startswith(self.head))
         if head:
@@ -149,7 +171,7 @@ class StrictLoadHook(Hook):
         extra, report = report.split(report.unexpected)
         if extra:
             runner.logger.warning(f'The checkpoint holds more than the model takes: {extra}')
-        adapters = set(adapter_parameter_names(model))
+        adapters = set(adapter_tensor_names(model))
         if adapters and adapters <= set(report.missing):
             runner.logger.info(f'The checkpoint holds no adapters; the {len(adapters)} tensors of ours start fresh.')
             report = report.split(adapters)[1]

@@ -10,13 +10,14 @@ from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 
 from ...adapters import (
-    KINDS,
+    Tuning,
     adapter_modules,
     adapter_parameter_names,
     freeze,
     inject_exact,
     inject_rlrr_conv,
     inject_scale_shift,
+    look_up_kind,
     to_plain,
 )
 from ...ranks import RankTable
@@ -57,12 +58,7 @@ def adapt_backbone(
         ValueError: An argument does not fit a module; or a ViT has a list of initialisers, the last of which would
             draw the loaded position embedding anew; or the backbone itself would freeze the adapters.
     """
-    init_cfg = getattr(backbone, 'init_cfg', None)
-    if isinstance(backbone, VisionTransformer) and isinstance(init_cfg, (list, tuple)):
-        raise ValueError(
-            f'init_cfg must be one dict, got a list of {len(init_cfg)}: with a list VisionTransformer draws the '
-            'position embedding anew after loading it'
-        )
+    _check_init(backbone)
     ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
     options = _options(kind, dict(alpha=alpha, scaling=scaling, dropout=dropout)) | kwargs
     inject_exact(backbone, ranks, kind, slices, **options)
@@ -75,29 +71,45 @@ def adapt_backbone(
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
-    _check_that_adapters_learn(backbone)
+    _check_that_all_learn(backbone, adapter_parameter_names(backbone))
     if not adapter_modules(backbone):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
 
 
+def tune_backbone(backbone: nn.Module, tuning: Tuning, frozen: bool = True) -> None:
+    """Adapt a whole backbone, in place, and let nothing else learn.
+
+    Args:
+        backbone: A built backbone, before any weights are loaded.
+        tuning: How; it is left in ``backbone.tuning``.
+        frozen: False lets the whole backbone learn beside what is added.
+
+    Raises:
+        ValueError: The method does not fit the backbone, or as :func:`adapt_backbone` says.
+    """
+    _check_init(backbone)
+    tuning.attach(backbone, frozen)
+    backbone.register_load_state_dict_pre_hook(LoadGuard())
+    backbone.rank_table = RankTable((), f'{tuning.name} has no ranks')
+    _check_that_all_learn(backbone, tuning.learned(backbone))
+
+
+def _check_init(backbone: nn.Module) -> None:
+    init_cfg = getattr(backbone, 'init_cfg', None)
+    if isinstance(backbone, VisionTransformer) and isinstance(init_cfg, (list, tuple)):
+        raise ValueError(
+            f'init_cfg must be one dict, got a list of {len(init_cfg)}: with a list VisionTransformer draws the '
+            'position embedding anew after loading it'
+        )
+
+
 def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the arguments that a kind of adapter takes; the others must say nothing."""
-    known = inspect.signature(check_kind(kind)).parameters
+    known = inspect.signature(look_up_kind(kind)).parameters
     for name, value in given.items():
         if name not in known and value != inspect.signature(adapt_backbone).parameters[name].default:
             raise ValueError(f'adapters of the kind {kind!r} have no {name}, got {value!r}: leave lora_{name} out')
     return {name: value for name, value in given.items() if name in known}
-
-
-def check_kind(kind: str) -> type:
-    """Return the class of a kind of adapter.
-
-    Raises:
-        ValueError: It is unknown.
-    """
-    if kind not in KINDS:
-        raise ValueError(f'unknown kind of adapter {kind!r}: choose one of {sorted(KINDS)}')
-    return KINDS[kind]
 
 
 def slices_of(cfg: Mapping[str, Any], kind: Any) -> Any:
@@ -122,16 +134,16 @@ def _adapts(rank: Rank) -> bool:
     return any(rank.values()) if isinstance(rank, Mapping) else rank > 0
 
 
-def _check_that_adapters_learn(backbone: nn.Module) -> None:
+def _check_that_all_learn(backbone: nn.Module, names: Iterable[str]) -> None:
     # Some backbones freeze stages anew whenever they are set to training, adapters included.
     backbone.train()
     parameters = dict(backbone.named_parameters())
-    switched_off = sorted(n for n in adapter_parameter_names(backbone) if not parameters[n].requires_grad)
+    switched_off = sorted(n for n in names if not parameters[n].requires_grad)
     if switched_off:
         raise ValueError(
             f'{type(backbone).__name__} with frozen_stages={getattr(backbone, "frozen_stages", None)} switches '
-            f'{len(switched_off)} adapter tensors off, the first: {switched_off[0]}. Leave frozen_stages out: '
-            'the whole backbone is frozen but for its adapters'
+            f'{len(switched_off)} tensors off that are to learn, the first: {switched_off[0]}. Leave frozen_stages '
+            'out: what does not learn is frozen already'
         )
 
 

@@ -1,14 +1,18 @@
-"""Any OpenMMLab backbone with adapters on its linear layers."""
+"""Any OpenMMLab backbone, adapted: its linear layers, or the whole of it by a way to tune it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
+from ...adapters import Tuning, look_up_kind
+from ...adapters.ssf import SSF
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_keywords, check_kind, check_slices
+from .adapt import adapt_backbone, check_keywords, check_slices, tune_backbone
+from .biases import with_biases
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
@@ -16,7 +20,7 @@ from .skeleton import build_skeleton
 @register(MODELS)
 def AdaptedBackbone(
     backbone: Mapping[str, Any],
-    targets: str | Sequence[str],
+    targets: str | Sequence[str] | None = None,
     lora_ranks: Any = None,
     rank_budget: Mapping[str, float] | None = None,
     lora_alpha: float = 1.0,
@@ -36,7 +40,8 @@ def AdaptedBackbone(
 
     Args:
         backbone: Config of the backbone, with its ``init_cfg``. A bare ``type`` is looked up in mmpretrain.
-        targets: Which linear layers to adapt: names, suffixes (``'attn.qkv'``) or regular expressions.
+        targets: Which linear layers to adapt: names, suffixes (``'attn.qkv'``) or regular expressions. Kinds of adapted
+            linear need it; the others adapt the whole backbone and take none of the arguments about linears or ranks.
         lora_ranks: One number, a mapping from module to rank (on a fused projection a rank may be a mapping from slice
             to rank), a criterion such as ``'stable_rank'``, a ``ranks.json`` or a checkpoint. By default 8 for LoRA
             and 1 for RLRR.
@@ -45,7 +50,7 @@ def AdaptedBackbone(
         lora_scaling: ``'alpha/r'``, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
         lora_dropout: Of the input of A, in [0, 1). Scaling and dropout are LoRA's alone.
         lora_slices: Which of q, k and v are adapted in a layer named ``qkv``; None adapts such a layer as one weight.
-        kind: A name in :data:`mmlora.adapters.KINDS`.
+        kind: A name in :data:`mmlora.adapters.KINDS`, in any spelling: ``'LoRA'``, ``'RLRR'``, ``'BitFit'`` ...
         frozen: False lets the backbone learn beside the adapters.
         init_cfg: Takes the place of that of the inner backbone.
         rank_per: ``'layer'`` values a fused projection as one weight, ``'slice'`` q, k and v by their own rows. For
@@ -56,15 +61,30 @@ def AdaptedBackbone(
         **unknown: Refused.
 
     Raises:
-        ValueError: A target means no linear layer, or an argument does not fit a layer.
+        ValueError: A target means no linear layer, an argument does not fit a layer or the kind, or the kind does not
+            fit the backbone.
         TypeError: ``backbone`` is no config, or an argument is unknown.
     """
     check_keywords(unknown, AdaptedBackbone)
-    check_slices(lora_slices)
+    cls = look_up_kind(kind)
     inner = _bare_config(dict(backbone=backbone, init_cfg=init_cfg))
+    if issubclass(cls, Tuning):
+        given = dict(targets=targets, lora_ranks=lora_ranks, rank_budget=rank_budget, lora_alpha=lora_alpha)
+        given |= dict(lora_scaling=lora_scaling, lora_dropout=lora_dropout, lora_slices=lora_slices)
+        _refuse_linear(cls, given | dict(rank_per=rank_per, scale_shift=scale_shift, rlrr_convs=rlrr_convs))
+        tuning = _build_tuning(cls, adapter_cfg or {})
+        model = PRETRAIN_MODELS.build(inner)
+        tune_backbone(model, tuning, frozen)
+        return model
+    if targets is None:
+        raise ValueError(
+            f"kind={kind!r} adapts linear layers: name them, as in targets=['attn.qkv', 'attn.proj'], or choose a kind "
+            'that adapts the whole backbone'
+        )
+    check_slices(lora_slices)
     model = PRETRAIN_MODELS.build(inner)
     table = resolve_ranks(
-        check_kind(kind).default_rank if lora_ranks is None else lora_ranks,
+        cls.default_rank if lora_ranks is None else lora_ranks,
         select(targets, linear_names(model)),
         pretrained_checkpoint(inner.get('init_cfg')),
         rank_budget,
@@ -88,6 +108,31 @@ def AdaptedBackbone(
     return model
 
 
+def _refuse_linear(kind: type[Tuning], given: Mapping[str, Any]) -> None:
+    """Refuse what only adapted linears have a use for.
+
+    Raises:
+        ValueError: An argument is not its default.
+    """
+    defaults = inspect.signature(AdaptedBackbone).parameters
+    extra = {name: value for name, value in given.items() if value != defaults[name].default}
+    if extra:
+        raise ValueError(
+            f'kind={kind.__name__!r} adapts the whole backbone and has no use for {extra}: leave that out; arguments '
+            'of the kind go into adapter_cfg'
+        )
+
+
+def _build_tuning(kind: type[Tuning], arguments: Mapping[str, Any]) -> Tuning:
+    known = list(inspect.signature(kind).parameters)
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise TypeError(
+            f'adapter_cfg of kind={kind.__name__!r} has no {unknown}: it takes {known or "no arguments"}'
+        )
+    return kind(**arguments)
+
+
 def _bare_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the backbone without adapters, from that of the adapted one."""
     backbone = cfg['backbone']
@@ -98,15 +143,30 @@ def _bare_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _adapter_sites(cfg: Mapping[str, Any]) -> list[str]:
-    """Return the names of the adapted modules; the backbone is built without memory to learn them."""
+    """Return the names of the adapted linears; the backbone is built without memory to learn them."""
+    if not _has_ranks(cfg):
+        return []
     return select(cfg['targets'], linear_names(build_skeleton(_bare_config(cfg))))
 
 
+def _has_ranks(cfg: Mapping[str, Any]) -> bool:
+    """Return whether a config adapts linear layers, which have ranks, and not the backbone as a whole."""
+    return not issubclass(look_up_kind(cfg.get('kind', 'lora')), Tuning)
+
+
 def _default_ranks(cfg: Mapping[str, Any]) -> int:
-    """Return the rank that a config without one means."""
-    return check_kind(cfg.get('kind', 'lora')).default_rank
+    """Return the rank that a config of a kind with ranks means where it gives none."""
+    return look_up_kind(cfg.get('kind', 'lora')).default_rank
+
+
+def _merged_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the backbone without adapters that takes the merged weights."""
+    bare = _bare_config(cfg)
+    return with_biases(bare) if look_up_kind(cfg.get('kind', 'lora')) is SSF else bare
 
 
 AdaptedBackbone.adapter_sites = _adapter_sites
 AdaptedBackbone.default_ranks = _default_ranks
 AdaptedBackbone.bare_config = _bare_config
+AdaptedBackbone.has_ranks = _has_ranks
+AdaptedBackbone.merged_config = _merged_config

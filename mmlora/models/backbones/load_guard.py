@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import torch.nn as nn
 from torch import Tensor
 
-from ...adapters import adapter_parameter_names
+from ...adapters import KINDS, Tuning, adapter_tensor_names, find_tuning
 from ...io.published import convert_published
 
 DERIVED = ('relative_position_index', 'relative_coords_table', 'num_batches_tracked')
 """Buffers that follow from the architecture; a checkpoint may lack them."""
 
-LEARNED = re.compile(r'(^|\.)(lora|rlrr|ssf)_')
+PREFIXES = sorted({'ssf_', *(kind.prefix for kind in KINDS.values() if kind.prefix)})
+
+LEARNED = re.compile(rf'(^|\.)({"|".join(PREFIXES)})')
 """Begins the names of learned tensors, of whatever kind of adapter, and of the modules in which others hold them."""
 
 
@@ -36,11 +38,11 @@ class LoadGuard:
         """
         own = module.state_dict()
         convert_published(state_dict, own, prefix)
-        factors = adapter_parameter_names(module)
+        factors = adapter_tensor_names(module)
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         base = [key for key in own if key not in factors and not key.endswith(DERIVED)]
         self._check_base(own, base, given, prefix, state_dict)
-        self._check_factors(own, factors, given)
+        self._check_factors(own, factors, given, find_tuning(module))
 
     def _check_base(
         self, own: dict, base: list[str], given: dict, prefix: str, state_dict: dict[str, Tensor]
@@ -63,7 +65,7 @@ class LoadGuard:
                 f'{tuple(given[key].shape)}, the model has {tuple(own[key].shape)}; is it another architecture?'
             )
 
-    def _check_factors(self, own: dict, factors: set[str], given: dict) -> None:
+    def _check_factors(self, own: dict, factors: set[str], given: dict, tuning: Tuning | None) -> None:
         found = {key for key in given if LEARNED.search(key)}
         if not found:
             return
@@ -76,10 +78,15 @@ class LoadGuard:
         other = sorted(key for key in factors if given[key].shape != own[key].shape)
         if other:
             key = other[0]
+            hint = (
+                'Build the model with the ranks of the checkpoint: lora_ranks=<path of the checkpoint>, or '
+                'mmlora.apis.settle_ranks(cfg, checkpoint)'
+            )
+            if tuning is not None:
+                hint = f'Build the model as in training: {tuning!r} comes from kind and adapter_cfg of the backbone'
             raise ValueError(
-                f'{_listed(other, len(factors))} factors of the checkpoint have another rank: {key} is '
-                f'{tuple(given[key].shape)}, the model has {tuple(own[key].shape)}. Build the model with the ranks of '
-                'the checkpoint: lora_ranks=<path of the checkpoint>, or mmlora.apis.settle_ranks(cfg, checkpoint)'
+                f'{_listed(other, len(factors))} factors of the checkpoint have another rank or size: {key} is '
+                f'{tuple(given[key].shape)}, the model has {tuple(own[key].shape)}. {hint}'
             )
 
 

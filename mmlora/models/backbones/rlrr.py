@@ -56,6 +56,9 @@ class RLRR:
     default_slices: ClassVar[Sequence[str] | None]
     """The slices of the fused qkv that have scales of their own."""
 
+    default_kind: ClassVar[str] = 'rlrr'
+    """The kind of adapter."""
+
     default_drop_mode: ClassVar[str]
 
     def __init__(
@@ -90,7 +93,7 @@ class RLRR:
             self,
             table,
             slices=self.default_slices,
-            kind='rlrr',
+            kind=self.default_kind,
             frozen=frozen,
             scale_shift=self.scale_shift,
             init=rlrr_init,

@@ -6,6 +6,7 @@ from typing import Any
 from mmpretrain.models import SwinTransformer
 
 from ...registry import MODELS, register
+from .biases import swin_with_biases
 from .rlrr import RLRR
 from .swin_loading import SwinLoading, block_sites
 
@@ -41,12 +42,4 @@ class RLRRSwin(SwinLoading, RLRR, SwinTransformer):
         Args:
             cfg: The config of the adapted backbone.
         """
-        bare = cls.bare_config(cfg)
-        stages = bare.get('stage_cfgs', {})
-        if isinstance(stages, Mapping):
-            return bare | dict(stage_cfgs=_with_bias(stages))
-        return bare | dict(stage_cfgs=[_with_bias(stage) for stage in stages])
-
-
-def _with_bias(stage: Mapping[str, Any]) -> dict[str, Any]:
-    return {**stage, 'downsample_cfg': {**stage.get('downsample_cfg', {}), 'bias': True}}
+        return swin_with_biases(cls.bare_config(cfg))

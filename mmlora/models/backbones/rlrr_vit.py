@@ -6,6 +6,7 @@ from typing import Any
 from mmpretrain.models import VisionTransformer
 
 from ...registry import MODELS, register
+from .biases import vit_with_biases
 from .rlrr import RLRR
 
 
@@ -30,13 +31,9 @@ class RLRRViT(RLRR, VisionTransformer):
 
     @classmethod
     def merged_config(cls, cfg: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the config of the backbone without adapters that takes the merged weights: its patches have a bias.
+        """Return the config of the backbone without adapters that takes the merged weights: its layers have biases.
 
         Args:
             cfg: The config of the adapted backbone; with ``pre_norm`` the patch embedding has no bias of its own.
         """
-        bare = cls.bare_config(cfg)
-        patches = bare.get('patch_cfg', {})
-        if patches.get('bias', not bare.get('pre_norm', False)):
-            return bare
-        return bare | dict(patch_cfg={**patches, 'bias': True})
+        return vit_with_biases(cls.bare_config(cfg))

@@ -22,14 +22,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...adapters import adapter_parameter_names, freeze, inject_attention
+from ...io.convert import Converted
 from ...registry import MODELS, TOKENIZERS, register
 from ..backbones.adapt import check_keywords
 from ..backbones.load_guard import LoadGuard
+from ..pretrained import fit_weights
 from .arch import CLIPArch, find_arch
 from .blocks import Layers, chosen_blocks
 from .feature_cache import FeatureCache
 from .logits import LogitScale, cosine_logits, ensemble
-from .openai_keys import convert_openai_keys, is_openai
+from .openai_keys import convert_openai_keys, is_openai, restore_aside
 from .prompts import check_classes, check_templates, lengths, make_prompts, tokenize
 from .text import TextTower
 from .vision import LoRACLIPVision
@@ -61,7 +63,7 @@ class LoRACLIPClassifier(BaseClassifier):
     """Both towers of CLIP with LoRA, as a classifier of mmpretrain.
 
     The parts are ``visual`` (mmpretrain's ``VisionTransformer``), ``visual_proj``, ``text`` and ``logit_scale``; what
-    learns are the factors and, if asked for, the scale. Weights under OpenAI's or open_clip's names are understood.
+    learns are the factors and, if asked for, the scale. Weights of OpenAI, open_clip and Hugging Face are understood.
 
     Args:
         arch: A name in :data:`mmlora.models.clip.arch.ARCHS`, or the fields of :class:`CLIPArch`.
@@ -277,6 +279,26 @@ class LoRACLIPClassifier(BaseClassifier):
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any) -> list[DataSample]:
         """Return the samples with ``pred_score`` and ``pred_label``."""
         return self.head.predict((self.logits(inputs),), data_samples, **kwargs)
+
+    def fit_converted(
+        self,
+        converted: Converted,
+        where: str,
+        allow_missing: Sequence[str] = (),
+        allow_unexpected: Sequence[str] = (),
+        source_grid: Any = None,
+    ) -> dict[str, Tensor]:
+        """Return weights of another layout under the names of this model; as ``fit_weights`` does.
+
+        Raises:
+            ValueError: They are not those of both towers of a CLIP of these sizes.
+        """
+        vision = fit_weights(converted, self.visual, where, allow_missing, allow_unexpected, source_grid)
+        try:
+            others = restore_aside(converted.aside)
+        except ValueError as error:
+            raise ValueError(f'{where} ({converted.layout.title}): {error}') from error
+        return {f'visual.{key}': value for key, value in vision.items()} | others
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, strict: bool, missing: list, *args: Any

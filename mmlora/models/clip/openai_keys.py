@@ -111,6 +111,39 @@ def restore_openai_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return restored
 
 
+def restore_aside(aside: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a conversion of weights kept aside of the vision tower, under the names of this package.
+
+    Args:
+        aside: Of :class:`mmlora.io.convert.Converted`: ``visual_proj``, ``logit_scale`` and ``text.*`` in the names of
+            mmpretrain's transformer.
+
+    Raises:
+        ValueError: A name is none of a CLIP.
+    """
+    block = {ours: theirs for theirs, ours in _BLOCK.items()}
+    whole = {'visual_proj': 'visual_proj.proj', 'logit_scale': 'logit_scale'} | {
+        f'text.{name}': f'text.{own}'
+        for name, own in {
+            'token_embedding.weight': 'token_embedding.weight',
+            'pos_embed': 'positional_embedding',
+            'proj': 'text_projection',
+            'ln1.weight': 'ln_final.weight',
+            'ln1.bias': 'ln_final.bias',
+        }.items()
+    }
+    restored = {}
+    for key, value in aside.items():
+        match = re.fullmatch(r'text\.layers\.(\d+)\.(.+)', key)
+        if match and match[2] in block:
+            restored[f'text.transformer.resblocks.{match[1]}.{block[match[2]]}'] = value
+        elif key in whole:
+            restored[whole[key]] = value
+        else:
+            raise ValueError(f'{key} is none of the weights of a CLIP as OpenAI has it')
+    return restored
+
+
 def _ours(key: str) -> str | None:
     match = re.fullmatch(r'visual\.transformer\.resblocks\.(\d+)\.(.+)', key)
     if match:

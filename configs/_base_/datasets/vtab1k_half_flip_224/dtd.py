@@ -1,0 +1,5 @@
+_base_ = '../vtab1k_half_flip_224.py'
+dataset_name = 'vtab1k-dtd'
+train_dataloader = dict(dataset=dict(name='dtd'))
+val_dataloader = dict(dataset=dict(name='dtd'))
+test_dataloader = dict(dataset=dict(name='dtd'))

@@ -1,0 +1,5 @@
+_base_ = '../vtab1k_imagenet_224.py'
+dataset_name = 'vtab1k-dmlab'
+train_dataloader = dict(dataset=dict(name='dmlab'))
+val_dataloader = dict(dataset=dict(name='dmlab'))
+test_dataloader = dict(dataset=dict(name='dmlab'))

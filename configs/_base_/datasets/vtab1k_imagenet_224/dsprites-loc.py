@@ -1,0 +1,5 @@
+_base_ = '../vtab1k_imagenet_224.py'
+dataset_name = 'vtab1k-dsprites-loc'
+train_dataloader = dict(dataset=dict(name='dsprites_loc'))
+val_dataloader = dict(dataset=dict(name='dsprites_loc'))
+test_dataloader = dict(dataset=dict(name='dsprites_loc'))

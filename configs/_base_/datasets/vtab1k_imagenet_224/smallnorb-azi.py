@@ -1,0 +1,5 @@
+_base_ = '../vtab1k_imagenet_224.py'
+dataset_name = 'vtab1k-smallnorb-azi'
+train_dataloader = dict(dataset=dict(name='smallnorb_azi'))
+val_dataloader = dict(dataset=dict(name='smallnorb_azi'))
+test_dataloader = dict(dataset=dict(name='smallnorb_azi'))

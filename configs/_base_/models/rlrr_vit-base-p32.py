@@ -1,0 +1,9 @@
+# RLRR on ViT-B/32.
+_base_ = './rlrr_vit-base-p16.py'
+model = dict(
+    _scope_='mmpretrain',
+    backbone=dict(
+        patch_size=32,
+        init_cfg=dict(checkpoint='https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_32.npz'),
+    ),
+)

@@ -1,0 +1,3 @@
+# The pre-trained backbone in an AdaptedBackbone; a leaf says which kind of adapter.
+_base_ = './vit-micro_digits-5shot.py'
+model = dict(backbone=dict(_delete_=True, type='AdaptedBackbone', backbone={{_base_.model.backbone}}))

@@ -1,0 +1,4 @@
+_base_ = './vit-micro_adapted_digits-5shot.py'
+method = 'LayerNorm tuning'
+model = dict(backbone=dict(kind='LayerNormTune'))
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -1,0 +1,4 @@
+_base_ = './vit-micro_adapted_digits-20shot.py'
+method = 'SSF'
+model = dict(backbone=dict(kind='SSF'))
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/rlrr_vit-base-p16_mixup.py',
+    '../_base_/datasets/fgvc/cars.py',
+    '../_base_/schedules/rlrr_fgvc_aug_100e.py',
+    '../_base_/ema_runtime.py',
+]
+data_preprocessor = dict(num_classes=196)
+model = dict(backbone=dict(drop_path_rate=0.2), head=dict(num_classes=196))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))

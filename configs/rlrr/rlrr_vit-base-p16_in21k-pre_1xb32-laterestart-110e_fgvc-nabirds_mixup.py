@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/rlrr_vit-base-p16_mixup.py',
+    '../_base_/datasets/fgvc/nabirds.py',
+    '../_base_/schedules/rlrr_fgvc_aug_100e.py',
+    '../_base_/ema_runtime.py',
+]
+data_preprocessor = dict(num_classes=555)
+train_dataloader = dict(drop_last=True)
+model = dict(backbone=dict(drop_path_rate=0.3), head=dict(num_classes=555))
+optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/rlrr_vit-large-p32.py',
+    '../_base_/datasets/vtab1k_half_flip_224/clevr-dist.py',
+    '../_base_/schedules/rlrr_adamw_110e.py',
+    '../_base_/vtab1k_runtime.py',
+]
+model = dict(backbone=dict(drop_path_rate=0.2), head=dict(num_classes=6))
+optim_wrapper = dict(optimizer=dict(lr=1e-2, weight_decay=5e-5))
