@@ -356,6 +356,7 @@ class TestOneNameForBoth:
         (dict(arch=VISION, lora_rank=99), ValueError, 'rank of slice'),
         (dict(clip_tiny.SMALL, lora_rank=0), ValueError, 'rank'),
         (dict(clip_tiny.SMALL, text_chunk=0), ValueError, 'text_chunk must be'),
+        (dict(clip_tiny.SMALL, text_chunk='all'), ValueError, "text_chunk must be .*got 'all'"),
         (dict(clip_tiny.SMALL, templates='a photo'), ValueError, r'templates must each have one \{\}'),
         (dict(clip_tiny.SMALL, templates=[]), ValueError, 'templates must'),
         (dict(clip_tiny.SMALL, classes='dog'), TypeError, "classes must be a list of names, got 'dog'"),

@@ -101,6 +101,20 @@ class TestClassNames:
         runner.val()
         assert runner.model.classes == tuple(names)
 
+    def test_templates_of_the_data_set_give_way_to_the_model(self, images, tmp_path):
+        own = {'val_dataloader.dataset.metainfo': dict(templates=['a {}.', 'photo of {}']), 'train_dataloader': None,
+               'optim_wrapper': None, 'train_cfg': None, 'param_scheduler': None}  # fmt: skip
+        runner = self.runner(images, tmp_path / 'data', **own)
+        runner.val()
+        assert runner.model.templates == ('a {}.', 'photo of {}')
+        assert runner.model.classes == ('class0', 'class1', 'class2') and runner.model._tokens.shape[0] == 6
+        runner = self.runner(images, tmp_path / 'model', **own, **{'model.templates': 'a photo {}'})
+        runner.val()
+        assert runner.model.templates == ('a photo {}',)
+        runner = self.runner(images, tmp_path / 'none')
+        runner.val()
+        assert runner.model.templates == ('a photo of a {}.',)
+
     def test_another_number_of_names_is_an_error(self, images, tmp_path):
         with pytest.raises(ValueError, match='the model has 2 classes, the data set of val_dataloader 3'):
             self.runner(images, tmp_path, **{'model.classes': ['class0', 'class1']}).val()

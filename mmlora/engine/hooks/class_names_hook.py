@@ -1,6 +1,6 @@
 """Tells a classifier that compares images with the names of classes what the classes of the data are called."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,7 +16,8 @@ from ..adaptation import unwrap_model
 class ClassNamesHook(Hook):
     """Give ``LoRACLIP`` the class names of the data set before a run, in training, validation and testing.
 
-    Names in the config of the model win; their number must be that of the data set.
+    They are ``classes`` of its ``metainfo``, and ``templates`` if it has some. Names and templates in the config of the
+    model win; the number of names must be that of the data set.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -32,7 +33,8 @@ class ClassNamesHook(Hook):
                 f'ClassNamesHook gives LoRACLIP its class names, and the model is a {type(model).__name__}: leave it '
                 'out of custom_hooks'
             )
-        found = dict(_named_sets(runner))
+        metas = dict(_metas(runner))
+        found = {loader: tuple(map(str, meta['classes'])) for loader, meta in metas.items() if meta.get('classes')}
         if model.classes_given:
             for loader, names in found.items():
                 if len(names) != len(model.classes):
@@ -40,24 +42,33 @@ class ClassNamesHook(Hook):
                         f'the model has {len(model.classes)} classes, the data set of {loader} {len(names)}: give the '
                         'model one name for each label, or leave classes out'
                     )
-            return
-        if not found:
-            raise ValueError('no data set of the run names its classes: give the model classes=[...]')
-        loader, names = next(iter(found.items()))
-        for other, others in found.items():
-            if others != names:
-                raise ValueError(
-                    f'the data sets of {loader} and {other} name their classes differently, {list(names)[:5]} and '
-                    f'{list(others)[:5]}: labels would not mean the same'
-                )
-        model.set_classes(names)
-        print_log(f'{len(names)} classes from the data set of {loader}, the first: {list(names)[:5]}', 'current')
+        else:
+            _check_equal(found)
+        model.take_meta(next(iter(metas.values()), {}))
+        print_log(
+            f'{len(model.classes)} classes, the first: {list(model.classes)[:5]}; prompts: {list(model.templates)}',
+            'current',
+        )
 
 
-def _named_sets(runner: Runner) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the name of each loader of the run and the class names of its data set, where it has some."""
+def _check_equal(found: Mapping[str, tuple[str, ...]]) -> None:
+    if not found:
+        raise ValueError('no data set of the run names its classes: give the model classes=[...]')
+    loader, names = next(iter(found.items()))
+    for other, others in found.items():
+        if others != names:
+            raise ValueError(
+                f'the data sets of {loader} and {other} name their classes differently, {list(names)[:5]} and '
+                f'{list(others)[:5]}: labels would not mean the same'
+            )
+
+
+def _metas(runner: Runner) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name of each loader of the run and the meta data of its data set, those with class names first."""
+    metas = {}
     for kind in ('train', 'val', 'test'):
         loader: Any = getattr(getattr(runner, f'_{kind}_loop'), 'dataloader', None)
-        names = (getattr(getattr(loader, 'dataset', None), 'metainfo', None) or {}).get('classes')
-        if names:
-            yield f'{kind}_dataloader', tuple(map(str, names))
+        meta = getattr(getattr(loader, 'dataset', None), 'metainfo', None)
+        if meta:
+            metas[f'{kind}_dataloader'] = meta
+    yield from sorted(metas.items(), key=lambda item: not item[1].get('classes'))

@@ -36,6 +36,7 @@ from .prompts import check_classes, check_templates, lengths, make_prompts, toke
 from .text import TextTower
 from .vision import LoRACLIPVision
 
+TEMPLATE = 'a photo of a {}.'
 ENCODERS = {'vision': ('vision',), 'text': ('text',), 'both': ('vision', 'text'), 'none': ()}
 PREPROCESSOR = dict(
     type='mmpretrain.ClsDataPreprocessor',
@@ -77,7 +78,8 @@ class LoRACLIPClassifier(BaseClassifier):
         lora_dropout: Of the input of A, in [0, 1).
         classes: Names of the classes in the order of the labels. Without them ``ClassNamesHook`` takes them from the
             data set.
-        templates: One prompt, or several whose features are averaged; ``{}`` stands for the name.
+        templates: One prompt, or several whose features are averaged; ``{}`` stands for the name. Without them
+            ``ClassNamesHook`` takes those of the data set, and where it has none it is ``'a photo of a {}.'``.
         tokenizer: Config of a tokenizer.
         logit_scale: A number, ``'pretrained'`` or ``'learned'``.
         text_chunk: How many prompts are encoded at once; None means all.
@@ -104,7 +106,7 @@ class LoRACLIPClassifier(BaseClassifier):
         lora_scaling: str | float = 'alpha/sqrt(r)',
         lora_dropout: float = 0.25,
         classes: Sequence[str] | None = None,
-        templates: str | Sequence[str] = 'a photo of a {}.',
+        templates: str | Sequence[str] | None = None,
         tokenizer: Mapping[str, Any] | None = None,
         logit_scale: float | str = 100.0,
         text_chunk: int | None = None,
@@ -120,9 +122,10 @@ class LoRACLIPClassifier(BaseClassifier):
         sizes = find_arch(arch, image_size)
         sizes.check_text()
         towers = adapted_towers(encoder)
-        if text_chunk is not None and (isinstance(text_chunk, bool) or int(text_chunk) != text_chunk or text_chunk < 1):
+        if text_chunk is not None and (not isinstance(text_chunk, int) or text_chunk < 1):
             raise ValueError(f'text_chunk must be a number of prompts of at least 1, or None, got {text_chunk!r}')
-        scale, self.templates = LogitScale(logit_scale), check_templates(templates)
+        scale, self.templates_given = LogitScale(logit_scale), templates is not None
+        self.templates = check_templates(TEMPLATE if templates is None else templates)
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {**PREPROCESSOR, **(data_preprocessor or {})}
         super().__init__(init_cfg, data_preprocessor)
@@ -161,6 +164,17 @@ class LoRACLIPClassifier(BaseClassifier):
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the labels, or None."""
         return self._classes
+
+    def take_meta(self, meta: Mapping[str, Any]) -> None:
+        """Take ``classes`` and ``templates`` of the meta data of a data set, where the config has not given its own.
+
+        Raises:
+            ValueError: There are no classes, neither given nor here; or as of :meth:`set_classes`.
+        """
+        classes = self._classes if self.classes_given else meta.get('classes')
+        if not classes:
+            raise ValueError('the data set does not name its classes: give the model classes=[...]')
+        self.set_classes(classes, None if self.templates_given else meta.get('templates'))
 
     def set_classes(self, classes: Sequence[str], templates: str | Sequence[str] | None = None) -> None:
         """Compare images with these classes from now on. Prompts are turned into tokens here, once.
@@ -230,13 +244,13 @@ class LoRACLIPClassifier(BaseClassifier):
 
     def _need_classes(self) -> None:
         if self._classes is None:
-            known = (getattr(self, '_dataset_meta', None) or {}).get('classes')  # set by mmpretrain's get_model
-            if not known:
+            known = getattr(self, '_dataset_meta', None) or {}  # set by mmpretrain's get_model
+            if not known.get('classes'):
                 raise RuntimeError(
                     'LoRACLIP has no class names: give it classes=[...], list ClassNamesHook in custom_hooks to take '
                     'them from the data set, or call set_classes'
                 )
-            self.set_classes(known)
+            self.take_meta(known)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
         """Return the features of images, not normalised, ``((B, embed_dim),)``."""
