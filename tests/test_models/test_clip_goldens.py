@@ -9,7 +9,7 @@ from mmengine.optim import CosineAnnealingLR
 from mmpretrain.structures import DataSample
 
 from mmlora.adapters import merge_adapters, merged_state_dict, parameter_report, unmerge_adapters
-from mmlora.models import LoRACLIPVision
+from mmlora.models import LoRACLIPClassifier, LoRACLIPVision
 from mmlora.models.clip import convert_openai_keys, restore_openai_keys
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
@@ -167,3 +167,34 @@ def test_merging_the_whole_model_is_undone_bit_for_bit():
     assert any(not torch.equal(p, state[k]) for k, p in model.named_parameters())
     unmerge_adapters(model)
     assert all(torch.equal(p, state[k]) for k, p in model.named_parameters())
+
+
+class Empty(torch.nn.Module):
+    """A module of an archive."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_an_archive_as_openai_has_it(tmp_path, inputs):
+    root = Empty()
+    for key, value in clip_tiny.arrays('tiny_clip_state_dict').items():
+        *path, last = key.split('.')
+        module = root
+        for part in path:
+            if not hasattr(module, part):
+                module.add_module(part, Empty())
+            module = getattr(module, part)
+        module.register_parameter(last, torch.nn.Parameter(value.half(), requires_grad=False))
+    torch.jit.save(torch.jit.script(root), str(tmp_path / 'ViT-B-16.pt'))
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'ViT-B-16.pt'))
+    model = LoRACLIPClassifier(
+        clip_tiny.golden_arch(), tokenizer=dict(type='WordTokenizer', vocabulary=['a']), init_cfg=init_cfg)
+    model.init_weights()
+    model.eval()
+    expected = clip_tiny.arrays('tiny_clip_zeroshot')
+    with torch.no_grad():
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        images, texts = model.encode_image(inputs['test_img']), model.encode_text(inputs['tokens'])
+    for own, golden in ((images, expected['image_features']), (texts, expected['text_features'])):
+        torch.testing.assert_close(own, golden, rtol=0, atol=0.02)  # the weights are rounded to float16
