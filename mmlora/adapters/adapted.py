@@ -20,6 +20,8 @@ class AdaptedLayer(nn.Module):
     """
 
     prefix: ClassVar[str]
+    shifts: bool = False
+    """Whether the change shifts the output, so that merging gives a bias to a layer that has none."""
     _adds_bias = False
 
     def _prepare(self, lora_dtype: torch.dtype | None = None) -> None:

@@ -91,6 +91,11 @@ class GLoRALinear(PartedLinear):
             )
         self._make()
 
+    @property
+    def shifts(self) -> bool:
+        """Whether there is a support that gives a bias to a layer without one."""
+        return self.supports['C'] != 'none' or self.supports['E'] != 'none'
+
     def shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors of the supports that a part has."""
         sizes = dict.fromkeys('ABDE', self.part_rows) | {'C': self.in_features}

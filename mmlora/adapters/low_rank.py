@@ -65,6 +65,9 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
     default_rank: ClassVar[int] = 8
     """Rank where none is given."""
 
+    default_slices: ClassVar[str] = 'qv'
+    """Adapted slices of a fused qkv where none are given."""
+
     def __init__(
         self,
         in_features: int,

@@ -144,6 +144,8 @@ class RLRRLinear(LowRankLinear):
     """
 
     prefix = 'rlrr_'
+    shifts = True
+    default_slices = 'qkv'
     additive = False
     default_rank = 1
 

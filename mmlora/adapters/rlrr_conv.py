@@ -51,6 +51,7 @@ class RLRRConv2d(AdaptedLayer, nn.Conv2d):
     """
 
     prefix = 'rlrr_'
+    shifts = True
 
     def __init__(
         self,

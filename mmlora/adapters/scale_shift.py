@@ -54,6 +54,7 @@ class ScaleShift(AdaptedLayer):
     """
 
     prefix = 'ssf_'
+    shifts = True
     plain: ClassVar[type[nn.Module]]
     """The layer that is adapted."""
 

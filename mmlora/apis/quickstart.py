@@ -208,7 +208,8 @@ def tune(
     cells = []
     for method, n_shot in itertools.product(methods, shots):
         grid = GRIDS.get(METHODS[method], USUAL_GRID)
-        cells += [(method, n_shot, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        cells += [(method, n_shot, setting) for setting in settings]
     jobs = [
         (config_dir, work_dir / str(cell), method, n_shot, seed, 'val', setting)
         for cell, (method, n_shot, setting) in enumerate(cells)

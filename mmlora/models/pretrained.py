@@ -231,8 +231,12 @@ class PretrainedWeights(PretrainedInit):
             return part
         own = set(module.state_dict())
         if not adapter_parameter_names(module) and not any(str(key).removeprefix('module.') in own for key in state):
-            raise ValueError(f'nothing of {self.checkpoint} fits {type(module).__name__}. '
-                             f'{explain_unknown(map(str, state))}')
+            whole = any(str(key).startswith('backbone.') for key in state)
+            raise ValueError(
+                f'nothing of {self.checkpoint} fits {type(module).__name__}. '
+                + ("It holds a whole model, of which init_cfg takes the backbone with prefix='backbone.'" if whole
+                   else explain_unknown(map(str, state)))
+            )
         return state
 
 

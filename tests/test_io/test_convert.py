@@ -219,6 +219,8 @@ def test_prefix_of_init_cfg(made, tmp_path):
     assert all(torch.equal(plain[key], prefixed_one[key]) for key in plain)
     with pytest.raises(ValueError, match="prefix='neck.': .*timm ViT"):
         build(VIT, path, prefix='neck.')
+    with pytest.raises(ValueError, match="nothing of .* a whole model.*prefix='backbone.'"):
+        build(VIT, write(prefixed('backbone.', plain), tmp_path, 'whole'))
     bare = write(plain, tmp_path, 'bare')
     with pytest.raises(ValueError, match="prefix='backbone.': no key .* need no prefix"):
         build(VIT, bare, prefix='backbone.')

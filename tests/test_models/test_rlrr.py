@@ -281,13 +281,32 @@ class TestAdaptedBackbone:
         named.eval()
         model = MODELS.build(dict(
             type='AdaptedBackbone', kind='rlrr', targets=['qkv', 'proj', 'ffn.layers.0.0', 'ffn.layers.1'],
-            lora_slices='qkv', scale_shift=['ln1', 'ln2', 'projection'],
+            scale_shift=['ln1', 'ln2', 'projection'],
             backbone=dict(type='VisionTransformer', **VIT),
         ))  # fmt: skip
         model.load_state_dict(named.state_dict(), strict=True)
         model.eval()
         x = torch.randn(2, 3, 8, 8)
         assert torch.equal(model(x)[0], named(x)[0])
+
+    @pytest.mark.parametrize('kind', ['RLRR', 'GLoRA', 'LoRA'])
+    @pytest.mark.parametrize('target', ['reduction', 'w_msa.proj'])
+    def test_merged_weights_find_a_place_for_their_shifts(self, kind, target):
+        arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
+        inner = dict(type='SwinTransformer', arch=arch, img_size=64, window_size=2, drop_path_rate=0.0)
+        cfg = dict(type='AdaptedBackbone', kind=kind, targets=[target], backbone=inner)
+        model = MODELS.build(cfg).double()
+        with torch.no_grad():
+            for name in adapter_parameter_names(model):
+                model.get_parameter(name).add_(0.1)
+        plain_cfg = MODELS.get('AdaptedBackbone').merged_config(cfg)
+        assert (plain_cfg != inner) == (target == 'reduction' and kind != 'LoRA')
+        plain = MODELS.build(plain_cfg).double()
+        plain.load_state_dict(merged_state_dict(model), strict=True)
+        model.eval()
+        plain.eval()
+        x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+        close(plain(x)[0], model(x)[0])
 
     @pytest.mark.parametrize(('depth', 'name'), [(18, 'ResNet-18_r1_all_convs'), (50, 'ResNet-50_r1_all_convs')])
     def test_convolutions_alone(self, golden, depth, name):

@@ -24,6 +24,9 @@ from ...ranks import RankTable
 from ...ranks.nested import Rank
 from .load_guard import LoadGuard
 
+OWN_SLICES = 'own'
+"""In the place of slices: those that a kind of adapter has by default."""
+
 
 def adapt_backbone(
     backbone: nn.Module,
@@ -114,7 +117,10 @@ def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def slices_of(cfg: Mapping[str, Any], kind: Any) -> Any:
     """Return the adapted slices of fused projections from the config of a backbone and what builds it."""
-    return cfg.get('lora_slices', getattr(kind, 'default_slices', 'qv'))
+    if cfg.get('lora_slices', OWN_SLICES) != OWN_SLICES:
+        return cfg['lora_slices']
+    own = getattr(kind, 'default_slices', 'qv')
+    return own(cfg) if callable(own) else own
 
 
 def look_up_arch(zoo: Mapping[str, Any], arch: str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,11 +7,10 @@ from typing import Any
 import torch.nn as nn
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
-from ...adapters import Tuning, look_up_kind
-from ...adapters.ssf import SSF
+from ...adapters import Tuning, adapter_modules, look_up_kind
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
-from .adapt import adapt_backbone, check_keywords, check_slices, tune_backbone
+from .adapt import OWN_SLICES, adapt_backbone, check_keywords, check_slices, tune_backbone
 from .biases import with_biases
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
@@ -26,7 +25,7 @@ def AdaptedBackbone(
     lora_alpha: float = 1.0,
     lora_scaling: str | float = 'alpha/r',
     lora_dropout: float = 0.0,
-    lora_slices: Sequence[str] | None = 'qv',
+    lora_slices: Sequence[str] | None = OWN_SLICES,
     kind: str = 'lora',
     frozen: bool = True,
     init_cfg: Mapping[str, Any] | None = None,
@@ -50,6 +49,7 @@ def AdaptedBackbone(
         lora_scaling: ``'alpha/r'``, ``'alpha/sqrt(r)'``, ``'constant'`` or a number.
         lora_dropout: Of the input of A, in [0, 1). Scaling and dropout are LoRA's alone.
         lora_slices: Which of q, k and v are adapted in a layer named ``qkv``; None adapts such a layer as one weight.
+            By default all three for RLRR, q and v for the others.
         kind: A name in :data:`mmlora.adapters.KINDS`, in any spelling: ``'LoRA'``, ``'RLRR'``, ``'BitFit'`` ...
         frozen: False lets the backbone learn beside the adapters.
         init_cfg: Takes the place of that of the inner backbone.
@@ -81,14 +81,15 @@ def AdaptedBackbone(
             f"kind={kind!r} adapts linear layers: name them, as in targets=['attn.qkv', 'attn.proj'], or choose a kind "
             'that adapts the whole backbone'
         )
-    check_slices(lora_slices)
+    slices = cls.default_slices if lora_slices == OWN_SLICES else lora_slices
+    check_slices(slices)
     model = PRETRAIN_MODELS.build(inner)
     table = resolve_ranks(
         cls.default_rank if lora_ranks is None else lora_ranks,
         select(targets, linear_names(model)),
         pretrained_checkpoint(inner.get('init_cfg')),
         rank_budget,
-        lora_slices,
+        slices,
         rank_per,
         lambda: model,
     )
@@ -98,7 +99,7 @@ def AdaptedBackbone(
         lora_alpha,
         lora_scaling,
         lora_dropout,
-        lora_slices,
+        slices,
         kind,
         frozen,
         scale_shift,
@@ -160,13 +161,20 @@ def _default_ranks(cfg: Mapping[str, Any]) -> int:
 
 
 def _merged_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of the backbone without adapters that takes the merged weights."""
+    """Return the config of the backbone without adapters that takes the merged weights: shifts need biases."""
+    layers = adapter_modules(build_skeleton({**cfg, 'type': AdaptedBackbone})).values()
     bare = _bare_config(cfg)
-    return with_biases(bare) if look_up_kind(cfg.get('kind', 'lora')) is SSF else bare
+    return with_biases(bare) if any(layer.shifts and layer.bias is None for layer in layers) else bare
+
+
+def _default_slices(cfg: Mapping[str, Any]) -> str:
+    """Return the adapted slices that a config without any means."""
+    return getattr(look_up_kind(cfg.get('kind', 'lora')), 'default_slices', 'qv')
 
 
 AdaptedBackbone.adapter_sites = _adapter_sites
 AdaptedBackbone.default_ranks = _default_ranks
+AdaptedBackbone.default_slices = _default_slices
 AdaptedBackbone.bare_config = _bare_config
 AdaptedBackbone.has_ranks = _has_ranks
 AdaptedBackbone.merged_config = _merged_config
