@@ -121,8 +121,8 @@ def _check_same(model: nn.Module, plain: nn.Module, merged: Mapping[str, Tensor]
     report = compare_keys(plain, merged)
     if report:
         raise ValueError(
-            f'the merged weights do not fit the plain model: {report}. Where only biases are too many, adapted layers '
-            'without a bias got one by merging: switch it on in the plain backbone, and adapt that'
+            f'the merged weights do not fit the plain model: {report}. Where only biases differ, some of the adapted '
+            'layers without a bias got one by merging: switch it on in the plain backbone, and adapt that'
         )
     plain.load_state_dict(merged, strict=True)
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,6 +1,7 @@
 """Merged checkpoints: kinds of adapters x what stock mmpretrain makes of the files."""
 
 import copy
+import functools
 
 import pytest
 import tiny
@@ -128,16 +129,24 @@ class TestErrors:
         with pytest.raises(ValueError, match='no adapters'):
             merge_checkpoint(plain, path, str(tmp_path / 'plain.pth'))
 
-    def test_a_bias_without_a_place(self, tmp_path):
+    @pytest.mark.parametrize('targets', [['reduction'], ['stages.0.downsample.reduction']])
+    def test_biases_where_the_plain_backbone_has_none(self, targets, tmp_path):
+        three = dict(embed_dims=8, depths=[1, 1, 1], num_heads=[1, 2, 2])
         cfg = config(dict(
-            type='AdaptedBackbone', kind='rlrr', targets=['reduction'], lora_ranks=1,
-            backbone=dict(type='SwinTransformer', **SWIN)
+            type='AdaptedBackbone', kind='rlrr', targets=targets, lora_ranks=1,
+            backbone=dict(type='SwinTransformer', **SWIN | dict(arch=three, out_indices=(2,)))
         ))  # fmt: skip
+        cfg.model.head.in_channels = 32
         cfg.model.neck = dict(type='GlobalAveragePooling')
         model = MODELS.build(copy.deepcopy(cfg.model))
         torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'epoch_1.pth')
-        with pytest.raises(ValueError, match='reduction.bias.*switch it on'):
-            merge_checkpoint(cfg, str(tmp_path / 'epoch_1.pth'), str(tmp_path / 'plain.pth'))
+        merge = functools.partial(merge_checkpoint, cfg, str(tmp_path / 'epoch_1.pth'), str(tmp_path / 'plain.pth'))
+        if targets == ['reduction']:
+            _, plain = merge()
+            assert Config.fromfile(plain).model.backbone.stage_cfgs.downsample_cfg.bias
+        else:
+            with pytest.raises(ValueError, match='stages.1.downsample.reduction.bias.*biases'):
+                merge()
 
     def test_what_computes_something_else_is_not_written(self, run, tmp_path, monkeypatch):
         cfg, model, path = run
