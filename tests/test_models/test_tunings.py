@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn as nn
+from mmcv.cnn.bricks.wrappers import Conv2d
 from mmengine.model import ExponentialMovingAverage
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
@@ -409,6 +410,16 @@ def test_ssf_scales_and_shifts_every_output(where):
         torch.testing.assert_close(own, wanted, rtol=0, atol=1e-10)
 
 
+def test_ssf_takes_the_convolutions_of_mmcv():
+    model = nn.Sequential(Conv2d(3, 4, 3), nn.ReLU()).double()
+    before = model(image())
+    SSF().attach(model)
+    with torch.no_grad():
+        model[0].ssf_scale.fill_(2)
+        model[0].ssf_shift.zero_()
+    torch.testing.assert_close(model(image()), 2 * before, rtol=0, atol=1e-10)
+
+
 def test_frozen_statistics_stay_in_evaluation():
     model = build('SSF', 'resnet')
     model.train()
@@ -478,6 +489,8 @@ class TestErrors:
             (dict(kind='BitFit', adapter_cfg=dict(x=2)), 'takes no arguments'),
             (dict(kind='AdaptFormer', adapter_cfg=dict(scale='a')), "scale must be a number, got 'a'"),
             (dict(kind='Houlsby', adapter_cfg=dict(dropout=None)), 'dropout must be a number, got None'),
+            (dict(kind='VPT', adapter_cfg=dict(deep='False')), "deep must be True or False, got 'False'"),
+            (dict(kind='Houlsby', adapter_cfg=dict(norms='no')), "norms must be True or False, got 'no'"),
             (dict(kind=3), 'kind must be the name'),
         ],
     )
