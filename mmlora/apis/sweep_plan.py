@@ -219,7 +219,9 @@ def name_point(point: Mapping[str, Any]) -> str:
     exact = '_'.join(parts)
     name = re.sub(r'[^\w.+=-]+', '-', exact)
     if name != exact or len(name) > _LONGEST:
-        name = f'{name[:_LONGEST]}_{hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest()[:8]}'
+        if len(name) > _LONGEST:  # The last settings are those that differ most, such as the seed.
+            name = f'{name[:_LONGEST // 2]}--{name[-_LONGEST // 2:]}'
+        name = f'{name}_{hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest()[:8]}'
     return name or 'run'
 
 

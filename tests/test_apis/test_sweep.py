@@ -118,6 +118,7 @@ def test_names_that_lose_something_end_in_a_hash():
     names = [name_point({'w': text}) for text in ('a/b', 'a:b', 'x' * 300, 'x' * 301)]
     assert len(set(names)) == 4 and all('/' not in name and len(name) < 150 for name in names)
     assert names[0].startswith('w-a-b_')
+    assert 'seed7_' in name_point({'w': 'x' * 300, 'randomness.seed': 7})
 
 
 def test_the_identity_is_the_settled_config_without_places(config):
