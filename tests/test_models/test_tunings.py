@@ -487,6 +487,7 @@ class TestErrors:
             (dict(kind='VPT', adapter_cfg=dict(num_tokens=2.5)), 'num_tokens must be an integer, got 2.5'),
             (dict(kind='VPT', adapter_cfg=dict(tokens=2)), r"'VPT' has no \['tokens'\]: it takes \['num_tokens'"),
             (dict(kind='BitFit', adapter_cfg=dict(x=2)), 'takes no arguments'),
+            (dict(kind='BitFit', adapter_cfg='x'), "adapter_cfg must be a mapping.*got 'x'"),
             (dict(kind='AdaptFormer', adapter_cfg=dict(scale='a')), "scale must be a number, got 'a'"),
             (dict(kind='Houlsby', adapter_cfg=dict(dropout=None)), 'dropout must be a number, got None'),
             (dict(kind='VPT', adapter_cfg=dict(deep='False')), "deep must be True or False, got 'False'"),
@@ -522,6 +523,17 @@ class TestErrors:
     def test_frozen_stages(self):
         with pytest.raises(ValueError, match='frozen_stages=1 switches .* tensors off that are to learn'):
             build('BitFit', dict(BACKBONES['resnet'], frozen_stages=1))
+
+    def test_reversible_layers_without_a_gradient(self):
+        arch = dict(ARCH, num_layers=2)
+        reversible = dict(type='RevVisionTransformer', arch=arch, img_size=32, patch_size=8)
+        for kind in ('LayerNormTune', 'Houlsby'):
+            with pytest.raises(ValueError, match=r'RevVisionTransformer gives its \d+ .*no_custom_backward=True'):
+                build(kind, reversible)
+        for kind, inner in (('SSF', reversible), ('Houlsby', dict(reversible, no_custom_backward=True))):
+            model = evaluating(build(kind, inner), False)
+            sum(out.square().sum() for out in model(image())).backward()
+            assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
     def test_a_list_of_initialisers(self):
         with pytest.raises(ValueError, match='init_cfg must be one dict'):
