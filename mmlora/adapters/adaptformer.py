@@ -3,7 +3,8 @@
 Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition", NeurIPS 2022, arXiv
 2205.13535, eqs. 1 and 2: ``x = MLP(LN(x')) + s ReLU(LN(x') W_down) W_up + x'``, with biases, dropout after the
 activation, W_down drawn from Kaiming's uniform distribution with a = sqrt(5), and W_up zero. What the bottleneck adds
-is subject to neither the layer scale nor the stochastic depth of the feed-forward network.
+is subject to neither layer scale nor stochastic depth in ViT and Swin. A layer that does more to the output of its
+feed-forward network does it to the sum: BEiT both of these, Swin V2 a normalisation.
 """
 
 import math
@@ -28,7 +29,7 @@ class AdaptFormer(Tuning):
         dropout: Probability of dropping a feature of the bottleneck in training, in [0, 1).
 
     Raises:
-        TypeError: ``bottleneck`` is not an integer, or ``scale`` no number.
+        TypeError: ``bottleneck`` is not an integer, or ``scale`` or ``dropout`` no number.
         ValueError: An argument is out of range.
     """
 

@@ -20,14 +20,13 @@ found. There is no supernet whose supports are drawn at random, in evaluation to
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from .lora import lora_change
 from .low_rank import Factors
-from .parted import WHOLE, PartedLinear
+from .parted import PartedLinear
 from .rlrr import rescaled, rescaled_linear
 
 FORMS: dict[str, tuple[str, ...]] = {
@@ -62,7 +61,7 @@ class GLoRALinear(PartedLinear):
 
     Raises:
         ValueError: A rank is out of range, the slices do not fit, a support or its form is unknown, or none is left.
-        TypeError: A rank is not an integer.
+        TypeError: A rank is not an integer, or ``supports`` is no mapping.
     """
 
     def __init__(
@@ -76,6 +75,8 @@ class GLoRALinear(PartedLinear):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, out_features, rank, slices, layout, **kwargs)
+        if not isinstance(supports, Mapping | None):
+            raise TypeError(f"supports must be a mapping such as dict(A='lora'), got {supports!r}")
         for letter, form in (supports or {}).items():
             if letter not in FORMS:
                 raise ValueError(f'unknown support {letter!r}: choose among {list(FORMS)}')
@@ -115,11 +116,6 @@ class GLoRALinear(PartedLinear):
                 nn.init.kaiming_uniform_(self.tensor(what, part), a=5**0.5)
             else:
                 nn.init.zeros_(self.tensor(what, part))
-
-    @property
-    def scalings(self) -> dict[str, float]:
-        """1 for each part: GLoRA has no scaling."""
-        return dict.fromkeys(self._ranks, 1.0)
 
     def factors(self) -> Factors:
         """Refuse.
@@ -172,11 +168,7 @@ class GLoRALinear(PartedLinear):
             else:
                 value = self.tensor(f'{letter}_{form}', part)
                 pairs[part] = value.new_ones(1, self.in_features), value.expand(self.part_rows)[:, None]
-        if self.layout == WHOLE:
-            return pairs['']
-        empty = next(iter(pairs.values()))[1].new_zeros(self.part_rows, 0)
-        up = torch.block_diag(*(pairs[name][1] if name in pairs else empty for name in self.layout))
-        return torch.cat([down for down, _ in pairs.values()]), up
+        return self._as_one(pairs)
 
     def _whole_bias(self) -> Tensor | None:
         """Return ``b + b * D + E + W C``, ``(out,)``, or None where there is none."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from .bottleneck import Bottleneck
 from .freeze import adapter_parameter_names
 from .sites import feed_forwards, projected_attentions
-from .tuning import Tuning, check_dropout, check_size, parameters_where
+from .tuning import Tuning, check_dropout, check_flag, check_size, parameters_where
 
 CHILD = 'houlsby_bottleneck'
 
@@ -32,7 +32,7 @@ class Houlsby(Tuning):
         norms: Whether the layer normalisations learn too, as in the paper.
 
     Raises:
-        TypeError: ``bottleneck`` is not an integer.
+        TypeError: ``bottleneck`` is not an integer, ``dropout`` no number, or ``norms`` neither True nor False.
         ValueError: An argument is out of range.
     """
 
@@ -43,7 +43,7 @@ class Houlsby(Tuning):
         super().__init__()
         self.bottleneck = check_size('bottleneck', bottleneck)
         self.dropout = check_dropout(dropout)
-        self.norms = bool(norms)
+        self.norms = check_flag('norms', norms)
         self._handles: list = []
 
     def learned(self, backbone: nn.Module) -> set[str]:

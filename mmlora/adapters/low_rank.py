@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer
+from .sites import computes
 
 Factors = dict[str, tuple[Tensor, Tensor]]
-
-SAME_FORWARD = {'mmcv.cnn.bricks.wrappers.Linear'}
-"""Subclasses of ``nn.Linear`` with a ``forward`` of their own that computes the same."""
 
 
 def copy_factors(own: Factors, given: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -91,10 +89,10 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         Raises:
             TypeError: ``linear`` is not an ``nn.Linear``, computes something else, or is adapted already.
         """
-        kind = type(linear)
-        same = getattr(kind, 'forward', None) is nn.Linear.forward
-        if not same and f'{kind.__module__}.{kind.__qualname__}' not in SAME_FORWARD:
-            raise TypeError(f'can adapt layers that compute what nn.Linear computes only, got a {kind.__name__}')
+        if not computes(linear, nn.Linear):
+            raise TypeError(
+                f'can adapt layers that compute what nn.Linear computes only, got a {type(linear).__name__}'
+            )
         weight = linear.weight
         module = cls(
             linear.in_features,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .factored import FactoredLinear
 from .low_rank import Factors
+from .tuning import check_size
 
 
 def mini_change(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -77,10 +78,7 @@ class MELoRALinear(FactoredLinear):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, out_features, rank, alpha, scaling, dropout, slices, layout, **kwargs)
-        if isinstance(num_groups, bool) or not hasattr(num_groups, '__index__'):
-            raise TypeError(f'num_groups must be an integer, got {num_groups!r}')
-        if num_groups < 1:
-            raise ValueError(f'num_groups must be at least 1, got {num_groups}')
+        self.num_groups = check_size('num_groups', num_groups)
         sizes = {'inputs': in_features, 'outputs': self.part_rows}
         sizes |= {f'components of slice {part!r}' if part else 'components': r for part, r in self._ranks.items()}
         for what, size in sizes.items():
@@ -89,7 +87,6 @@ class MELoRALinear(FactoredLinear):
                     f'{size} {what} do not divide among num_groups={num_groups} mini-LoRAs: choose a number that '
                     'divides inputs, outputs and rank'
                 )
-        self.num_groups = int(num_groups)
         self._make()
 
     def shapes(self, rank: int) -> dict[str, tuple[int, ...]]:

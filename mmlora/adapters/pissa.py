@@ -23,7 +23,6 @@ from torch import Tensor
 
 from .factored import FactoredLinear
 from .low_rank import Factors
-from .parted import tensor_name
 
 
 def principal_factors(weight: Tensor, rank: int, scaling: float) -> tuple[Tensor, Tensor]:
@@ -93,7 +92,7 @@ class PiSSALinear(FactoredLinear):
         for part, r in self._ranks.items():
             for what, shape in self.shapes(r).items():
                 empty = torch.zeros(*shape, device=self.weight.device, dtype=self.lora_dtype)
-                self.register_buffer(_start_name(what, part), empty)
+                self.register_buffer(self._name(f'start_{what}', part), empty)
         self._make()
 
     def start(self, part: str) -> None:
@@ -106,11 +105,11 @@ class PiSSALinear(FactoredLinear):
         for what, value in zip('AB', values, strict=True):
             learned = self.tensor(what, part)
             learned.copy_(value)
-            setattr(self, _start_name(what, part), learned.detach().clone())
+            setattr(self, self._name(f'start_{what}', part), learned.detach().clone())
 
     def starts(self) -> Factors:
         """Return ``{slice: (A_0, B_0)}``."""
-        return {part: tuple(getattr(self, _start_name(what, part)) for what in 'AB') for part in self._ranks}
+        return {part: tuple(getattr(self, self._name(f'start_{what}', part)) for what in 'AB') for part in self._ranks}
 
     def follow_weight(self) -> None:
         """Start from the present frozen weight, where nothing was learned yet and another weight was there before.
@@ -162,10 +161,6 @@ def _digest(weight: Tensor) -> tuple[float, float] | None:
         return None
     wide = weight.detach().double()
     return float(wide.sum()), float(wide.square().sum())
-
-
-def _start_name(what: str, part: str) -> str:
-    return tensor_name(f'start_{what}', part)
 
 
 PiSSALinear.fused = PiSSALinear

@@ -26,8 +26,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lora import check_rank
-from .low_rank import Factors, LowRankLinear
+from .low_rank import Factors
+from .parted import PartedLinear
 
 
 def rescaled(weight: Tensor, s_out: Tensor, s_in: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ INITS: dict[str, Callable[[Tensor, Tensor], None]] = {'published': published_ini
 """How the scales start. The shift of the bias starts at zero in all of them."""
 
 
-class RLRRLinear(LowRankLinear):
+class RLRRLinear(PartedLinear):
     """A frozen linear layer with ``rlrr_in`` ``(rank, in)``, ``rlrr_out`` ``(out, rank)`` and ``rlrr_bias`` ``(out,)``.
 
     A layer without a bias gets one by the shift alone.
@@ -146,7 +146,6 @@ class RLRRLinear(LowRankLinear):
     prefix = 'rlrr_'
     shifts = True
     default_slices = 'qkv'
-    additive = False
     default_rank = 1
 
     def __init__(
@@ -159,70 +158,33 @@ class RLRRLinear(LowRankLinear):
         init: str = 'published',
         **kwargs: Any,
     ) -> None:
-        super().__init__(in_features, out_features, **kwargs)
+        super().__init__(in_features, out_features, rank, slices, layout, **kwargs)
         if init not in INITS:
             raise ValueError(f'unknown init {init!r}: choose one of {sorted(INITS)}')
         self.init = init
-        self.layout = ('',) if slices is None else tuple(layout)
-        if out_features % len(self.layout):
-            raise ValueError(f'{out_features} outputs do not divide into the {len(self.layout)} slices {self.layout}')
-        self._rows = out_features // len(self.layout)
-        wanted = dict(rank) if isinstance(rank, Mapping) else dict.fromkeys([''] if slices is None else slices, rank)
-        unknown = sorted(set(wanted) - set(self.layout))
-        if unknown:
-            raise ValueError(f'unknown slices {unknown}: this layer holds {self.layout}')
-        self._ranks = {
-            name: check_rank(wanted[name], in_features, self._rows, f' of slice {name!r}' if name else '')
-            for name in self.layout
-            if name in wanted and (not name or wanted[name] != 0)
-        }
-        if not self._ranks:
-            raise ValueError(f'no slice is adapted: slices={slices!r}, rank={rank!r}')
-        like = dict(device=self.weight.device, dtype=self.lora_dtype)
-        for name, r in self._ranks.items():
-            setattr(self, _key('in', name), nn.Parameter(torch.empty(r, in_features, **like)))
-            setattr(self, _key('out', name), nn.Parameter(torch.empty(self._rows, r, **like)))
-            setattr(self, _key('bias', name), nn.Parameter(torch.empty(self._rows, **like)))
-        self.reset_adapter()
+        self._make()
 
-    def reset_adapter(self) -> None:
-        """Draw the scales anew and set the shift of the bias to zero."""
-        self._refuse_if_merged('reset_adapter')
-        for name, (s_in, s_out) in self.factors().items():
-            INITS[self.init](s_out, s_in)
-            nn.init.zeros_(getattr(self, _key('bias', name)))
+    def shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of S_in ``(r, in)``, S_out ``(rows, r)`` and the shift of the bias ``(rows,)``."""
+        return {'in': (rank, self.in_features), 'out': (self.part_rows, rank), 'bias': (self.part_rows,)}
 
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Rank of each adapted slice, in the order of the layout; ``{'': rank}`` where there are none."""
-        return dict(self._ranks)
-
-    @property
-    def scalings(self) -> dict[str, float]:
-        """1 for each adapted slice: the mask has no scaling."""
-        return dict.fromkeys(self._ranks, 1.0)
+    def start(self, part: str) -> None:
+        """Draw the scales and set the shift of the bias to zero."""
+        INITS[self.init](self.tensor('out', part), self.tensor('in', part))
+        nn.init.zeros_(self.tensor('bias', part))
 
     def factors(self) -> Factors:
         """Return ``{slice: (S_in, S_out)}``. The shift of the bias is no part of them."""
-        return {name: (getattr(self, _key('in', name)), getattr(self, _key('out', name))) for name in self._ranks}
+        return {part: (self.tensor('in', part), self.tensor('out', part)) for part in self._ranks}
 
     def _scales(self) -> tuple[Tensor, Tensor]:
         """Return S_out ``(out, sum of r_s)`` and S_in ``(sum of r_s, in)`` of the whole weight."""
-        factors = self.factors()
-        if self.layout == ('',):
-            s_in, s_out = factors['']
-            return s_out, s_in
-        empty = next(iter(factors.values()))[1].new_zeros(self._rows, 0)
-        s_out = torch.block_diag(*(factors[name][1] if name in factors else empty for name in self.layout))
-        return s_out, torch.cat([s_in for s_in, _ in factors.values()])
+        s_in, s_out = self._as_one(self.factors())
+        return s_out, s_in
 
     def _whole_bias(self) -> Tensor:
         """Return ``b + f``, ``(out,)``."""
-        if self.layout == ('',):
-            shift = self.rlrr_bias
-        else:
-            zero = self.weight.new_zeros(self._rows, dtype=self.lora_dtype)
-            shift = torch.cat([getattr(self, _key('bias', name), zero) for name in self.layout])
+        shift = self._stack({part: self.tensor('bias', part) for part in self._ranks})
         bias = self.frozen_bias
         return shift if bias is None else bias + shift
 
@@ -248,11 +210,7 @@ class RLRRLinear(LowRankLinear):
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""
-        return f'{super().extra_repr()}, ranks={self._ranks}, init={self.init!r}'
-
-
-def _key(what: str, slice_: str) -> str:
-    return f'rlrr_{what}_{slice_}' if slice_ else f'rlrr_{what}'
+        return f'{super().extra_repr()}, init={self.init!r}'
 
 
 RLRRLinear.fused = RLRRLinear

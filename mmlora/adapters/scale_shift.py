@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer, replace_module
+from .sites import computes
 from .targets import select
 
 
@@ -85,7 +86,7 @@ class ScaleShift(AdaptedLayer):
     @classmethod
     def takes(cls, layer: nn.Module) -> bool:
         """Return whether a layer computes what the plain one does, so that this class can take its place."""
-        return isinstance(layer, cls.plain) and type(layer).forward is cls.plain.forward
+        return computes(layer, cls.plain)
 
     @classmethod
     def from_layer(cls, layer: nn.Module, **kwargs: Any) -> 'ScaleShift':

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer
-from .low_rank import SAME_FORWARD
 from .scale_shift import ScaleShift, ScaleShiftLayerNorm
 from .sites import class_path
 
@@ -34,11 +33,6 @@ class ScaleShiftLinear(ScaleShift, nn.Linear):
     """
 
     plain = nn.Linear
-
-    @classmethod
-    def takes(cls, layer: nn.Module) -> bool:
-        """Return whether a layer computes what ``nn.Linear`` does."""
-        return super().takes(layer) or class_path(type(layer)) in SAME_FORWARD
 
     @classmethod
     def arguments(cls, layer: nn.Linear) -> dict[str, Any]:

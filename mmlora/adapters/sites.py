@@ -15,10 +15,19 @@ BYPASSED = {
 FEED_FORWARDS = {'mmcv.cnn.bricks.transformer.FFN', 'mmpretrain.models.backbones.deit3.DeiT3FFN'}
 """Feed-forward networks that take a normalised input and keep what comes before the residual sum in ``layers``."""
 
+SAME_FORWARD = {'mmcv.cnn.bricks.wrappers.Linear', 'mmcv.cnn.bricks.wrappers.Conv2d'}
+"""Subclasses of layers of torch with a ``forward`` of their own that computes the same."""
+
 
 def class_path(kind: type) -> str:
     """Return the full name of a class."""
     return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def computes(layer: nn.Module, plain: type[nn.Module]) -> bool:
+    """Return whether a layer is of a class of torch or of a subclass that computes the same."""
+    kind = type(layer)
+    return isinstance(layer, plain) and (kind.forward is plain.forward or class_path(kind) in SAME_FORWARD)
 
 
 def place_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:

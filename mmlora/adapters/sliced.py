@@ -21,8 +21,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lora import LoRALinear, check_rank, lora_change, lora_delta, make_dropout
+from .lora import LoRALinear, lora_change, lora_delta, make_dropout
 from .low_rank import Factors
+from .parted import ranks_of_parts
 from .sub_rank import SubRankLinear
 
 
@@ -99,20 +100,8 @@ class SlicedLoRALinear(SubRankLinear):
         super().__init__(in_features, out_features, **kwargs)
         self.layout = tuple(layout)
         self.alpha = float(alpha)
-        if out_features % len(self.layout):
-            raise ValueError(f'{out_features} outputs do not divide into the {len(self.layout)} slices {self.layout}')
+        self._ranks = ranks_of_parts(rank, slices, self.layout, in_features, out_features)
         rows = out_features // len(self.layout)
-        wanted = dict(rank) if isinstance(rank, Mapping) else dict.fromkeys(slices, rank)
-        unknown = sorted(set(wanted) - set(self.layout))
-        if unknown:
-            raise ValueError(f'unknown slices {unknown}: this projection holds {self.layout}')
-        self._ranks = {
-            name: check_rank(wanted[name], in_features, rows, f' of slice {name!r}')
-            for name in self.layout
-            if wanted.get(name, 0) != 0
-        }
-        if not self._ranks:
-            raise ValueError(f'no slice is adapted: slices={slices!r}, rank={rank!r}')
         self.scaling_rule = scaling
         self._scalings = {name: self.scaling_at(r) for name, r in self._ranks.items()}
         self.lora_dropout = make_dropout(dropout)

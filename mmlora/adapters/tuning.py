@@ -42,7 +42,8 @@ class Tuning:
 
         Args:
             backbone: Any model in which the method finds its sites.
-            frozen: False lets the whole backbone learn beside what is added.
+            frozen: False lets what is not adapted learn too. The weights of layers that are scaled and shifted stay
+                frozen.
 
         Raises:
             ValueError: The method does not fit the backbone, the backbone is tuned already, or this belongs to another
@@ -152,6 +153,17 @@ def check_size(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f'{name} must be at least 1, got {value}')
     return int(value)
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return True or False.
+
+    Raises:
+        TypeError: It is neither, such as the text ``'False'``, which would mean True.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, got {value!r}')
+    return value
 
 
 def check_dropout(value: float) -> float:

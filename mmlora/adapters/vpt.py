@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .added import AddedModule
 from .sites import class_path
-from .tuning import Tuning, check_dropout, check_size, learned_dtype
+from .tuning import Tuning, check_dropout, check_flag, check_size, learned_dtype
 
 LAYERS = {
     'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',
@@ -96,7 +96,7 @@ class VPT(Tuning):
         dropout: Probability of dropping an element of a prompt in training, in [0, 1).
 
     Raises:
-        TypeError: ``num_tokens`` is not an integer.
+        TypeError: ``num_tokens`` is not an integer, ``dropout`` no number, or ``deep`` neither True nor False.
         ValueError: An argument is out of range.
     """
 
@@ -106,7 +106,7 @@ class VPT(Tuning):
     def __init__(self, num_tokens: int = 10, deep: bool = True, dropout: float = 0.1) -> None:
         super().__init__()
         self.num_tokens = check_size('num_tokens', num_tokens)
-        self.deep = bool(deep)
+        self.deep = check_flag('deep', deep)
         self.dropout = check_dropout(dropout)
         self._handles: list = []
 

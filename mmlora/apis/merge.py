@@ -80,8 +80,8 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
     for each in (model, plain):
         each._dataset_meta = names  # as mmpretrain's get_model; CLIP reads its class names there
     types = {key: value.dtype for key, value in model.state_dict().items()}
-    merged = merged_state_dict(model.double())
-    _check_same(model, plain.double(), merged, size)
+    merged = _with_zero_biases(merged_state_dict(model.double()), plain)
+    _check_same(model, plain, merged, size)
     weight_of = {key: key if key in types else key.removesuffix('bias') + 'weight' for key in merged}
     state = {key: value.to(types[weight_of[key]]).contiguous() for key, value in merged.items()}
     weights = _write(out, state, trained, kinds)
@@ -116,7 +116,16 @@ def _load(model: nn.Module, trained: Mapping[str, Any], where: str) -> None:
     if report:
         raise ValueError(f'{where} does not fit the model of the config: {report}')
     check_scalings(model, (trained.get('meta') or {}).get('mmlora'))
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(state, strict=False)  # The keys are compared above; Swin V2 drops buffers that it derives.
+
+
+def _with_zero_biases(merged: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
+    """Add the biases that the plain model has and the adapted one, merged, lacks.
+
+    A plain backbone has the biases of all its layers of a kind or of none, where only some may be shifted.
+    """
+    own = plain.double().state_dict()
+    return {**merged, **{key: own[key].zero_() for key in own if key.endswith('.bias') and key not in merged}}
 
 
 @torch.no_grad()
@@ -132,7 +141,7 @@ def _check_same(model: nn.Module, plain: nn.Module, merged: Mapping[str, Tensor]
             f'the merged weights do not fit the plain model: {report}. Where only biases are too many, adapted layers '
             'without a bias got one by merging: switch it on in the plain backbone, and adapt that'
         )
-    plain.load_state_dict(merged, strict=True)
+    plain.load_state_dict(merged, strict=False)  # As above.
     height, width = (size, size) if isinstance(size, int) else size
     images = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     model.eval()

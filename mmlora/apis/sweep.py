@@ -8,7 +8,6 @@ killed.
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from .sweep_state import (
     read_state,
     write_state,
 )
-from .sweep_summary import write_summary
+from .sweep_summary import several_tables, write_summary
 from .sweep_tune import Choice, Tuning, choices_table, choose, final_jobs, tuning_jobs
 
 PLAN = 'sweep.json'
@@ -142,7 +141,7 @@ def summary_of(plan: Plan, work_dir: str | os.PathLike) -> str:
         jobs, above = final_jobs(plan.grid, choices), choices_table(choices, plan.tuning.metric)
     else:
         jobs = _jobs_of(plan.grid)
-    return write_summary(jobs, work_dir, plan.metrics, above)
+    return write_summary(jobs, work_dir, plan.metrics, above, several_tables(plan.grid))
 
 
 def look(plan: Plan, work_dir: str | os.PathLike, how: How | None = None) -> list[str]:
@@ -169,12 +168,16 @@ def read_plan(work_dir: str | os.PathLike) -> Plan:
     path = Path(work_dir) / PLAN
     if not path.is_file():
         raise FileNotFoundError(f'{work_dir} holds no sweep (no {PLAN}): name a sweep file or configs')
-    stored = json.loads(path.read_text(encoding='utf-8'))
-    if not isinstance(stored, dict) or stored.get('format') != FORMAT:
-        raise ValueError(f'{path} was not written by a sweep (no "format": "{FORMAT}"): name a sweep file or configs')
-    tuning = Tuning(**stored['tuning']) if stored['tuning'] else None
-    grid = Grid(tuple(map(Path, stored['configs'])), stored['options'])
-    return Plan(grid, tuning, tuple(stored['metrics']))
+    try:
+        stored = json.loads(path.read_text(encoding='utf-8'))
+        if stored['format'] != FORMAT:
+            raise KeyError('format')
+        tuning = Tuning(**stored['tuning']) if stored['tuning'] else None
+        grid = Grid(tuple(map(Path, stored['configs'])), stored['options'])
+        return Plan(grid, tuning, tuple(stored['metrics']))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} was not written by a sweep of this format, {FORMAT!r} ({type(error).__name__}: '
+                         f'{error}): name a sweep file or configs') from error
 
 
 def _plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -266,9 +269,11 @@ def _say(state: Mapping[str, Any], folder: Path) -> str:
 
 def _move_aside(folder: Path, work_dir: Path) -> None:
     state = read_state(folder) or {}
-    target = work_dir / REPLACED / f'{state["name"]}_{state["key"]}'
-    if target.exists():
-        shutil.rmtree(target)
+    first = target = work_dir / REPLACED / f'{state["name"]}_{state["key"]}'
+    number = 1
+    while target.exists():  # Replaced before, as when a setting is changed there and back; results are never deleted.
+        number += 1
+        target = first.with_name(f'{first.name}_{number}')
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(folder, target)
 

@@ -172,7 +172,9 @@ def run_on_ray(launches: Sequence[Launch], resources: Resources) -> Iterator[str
             try:
                 ray.get(ended)
             except ray.exceptions.RayError as error:  # The task, not the run: a lost machine, or no memory for it.
-                write_state(launch.folder, status=FAILED, reason=f'Ray: {str(error).strip().splitlines()[0]}', tail='')
+                cause = getattr(error, 'cause', None) or error  # A task that raises hides it in a text of many lines.
+                lines = str(cause).strip().splitlines() or ['']
+                write_state(launch.folder, status=FAILED, reason=f'Ray: {type(cause).__name__}: {lines[0]}', tail='')
             yield launch.folder
     finally:
         for reference in running:

@@ -91,7 +91,7 @@ def is_sweep_file(path: str | Path) -> bool:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    return {'configs', 'options'} <= set(Config.fromfile(str(_existing(Path(path)))))
+    return 'configs' in Config.fromfile(str(_existing(Path(path))))
 
 
 def parse_values(text: str) -> tuple[str, list[Any]]:
@@ -207,7 +207,8 @@ def name_point(point: Mapping[str, Any]) -> str:
     Args:
         point: Settings; of several keys of the same ending all of the key is written.
     """
-    shown = {key: value for key, value in point.items() if key not in LABELS}
+    # As JSON keeps them, so that a sweep that is read back from its folder finds what was done under the same names.
+    shown = json.loads(json.dumps({key: value for key, value in point.items() if key not in LABELS}, default=str))
     first = {key: key.split(JOIN)[0] for key in shown}
     ends = [key.rpartition('.')[2] for key in first.values()]
     parts = []
@@ -218,7 +219,9 @@ def name_point(point: Mapping[str, Any]) -> str:
     exact = '_'.join(parts)
     name = re.sub(r'[^\w.+=-]+', '-', exact)
     if name != exact or len(name) > _LONGEST:
-        name = f'{name[:_LONGEST]}_{hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest()[:8]}'
+        if len(name) > _LONGEST:  # The last settings are those that differ most, such as the seed.
+            name = f'{name[:_LONGEST // 2]}--{name[-_LONGEST // 2:]}'
+        name = f'{name}_{hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest()[:8]}'
     return name or 'run'
 
 

@@ -7,16 +7,30 @@ from ..io.atomic import write_text
 from .collected import METRIC
 from .records import check_results
 from .summarize import summarize
-from .sweep_plan import Job
+from .sweep_plan import JOIN, LABELS, Grid, Job
 from .sweep_state import DONE, FAILED, read_state
+from .sweep_tune import say_point
 from .tables import to_csv, to_markdown
 
 FILES = ('summary.md', 'summary.csv')
 _OTHERS = ('auc/mean', 'multi-label/mAP')  # For data whose tests have no accuracy.
 _REPEATS = ('split', 'seed')  # Last words of the settings that repeat a run.
+_TOLD = (*LABELS, *_REPEATS, 'shot')  # Last words of the settings that results name, and so a table too.
 
 
-def write_summary(jobs: Sequence[Job], work_dir: Path, metrics: Sequence[str] = (), above: str = '') -> str:
+def several_tables(grid: Grid) -> list[str]:
+    """Return the settings, such as the learning rate, that results do not name: each value needs tables of its own."""
+    return [key for key, values in grid.options.items()
+            if len(values) > 1 and not any(part.rpartition('.')[2] in _TOLD for part in key.split(JOIN))]
+
+
+def write_summary(
+    jobs: Sequence[Job],
+    work_dir: Path,
+    metrics: Sequence[str] = (),
+    above: str = '',
+    apart: Sequence[str] = (),
+) -> str:
     """Write ``summary.md`` and ``summary.csv`` into the folder of a sweep.
 
     Args:
@@ -24,6 +38,7 @@ def write_summary(jobs: Sequence[Job], work_dir: Path, metrics: Sequence[str] = 
         work_dir: The folder.
         metrics: The metrics, a table each; by default accuracy, and ROC-AUC and mAP for data without it.
         above: Text that comes before the tables.
+        apart: Settings, each combination of which gets tables of its own.
 
     Returns:
         The content of ``summary.md``.
@@ -36,11 +51,16 @@ def write_summary(jobs: Sequence[Job], work_dir: Path, metrics: Sequence[str] = 
     failed = [job.name for job in jobs if states[job.name].get('status') == FAILED]
     head = f'{len(done)} of {len(jobs)} runs are done' + (f', {len(failed)} have failed.' if failed else '.')
     parts, lines = [f'{head}\n', *([above] if above else [])], []
-    folders = [work_dir / job.name for job in done]
-    for metric in (metrics or _metrics_of(folders)) if folders else ():
-        summary = summarize(folders, metric)
-        parts.append(to_markdown(summary))
-        lines += to_csv(summary).splitlines()[bool(lines):]
+    groups: dict[str, list[Path]] = {}
+    for job in done:
+        setting = say_point({key: job.options[key.split(JOIN)[0]] for key in apart})
+        groups.setdefault(setting, []).append(work_dir / job.name)
+    for setting, folders in groups.items():
+        parts += [f'## {setting}\n'] if setting else []
+        for metric in metrics or _metrics_of(folders):
+            summary = summarize(folders, metric)
+            parts.append(to_markdown(summary))
+            lines += to_csv(summary).splitlines()[bool(lines):]
     missing = _missing(jobs, {job.name for job in done})
     if missing:
         parts.append('Incomplete:\n\n' + ''.join(f'- {text}\n' for text in missing))

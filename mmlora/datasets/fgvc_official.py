@@ -163,6 +163,7 @@ def _need(folder: Path, name: str) -> Path:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    seen: set[str] = set()
     for number, line in enumerate(read_text(path).splitlines(), 1):
         line = line.strip()
         if not line:
@@ -171,6 +172,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
         key, _, value = line.partition(' ')  # Names of images and classes may hold blanks, ids do not.
         if not value.strip():
             raise ValueError(f'{where} has one word, where a line is an id, a blank and a value')
+        if key in seen:
+            raise ValueError(f'{where} has the id {key!r}, which an earlier line has too')
+        seen.add(key)
         yield key, value.strip(), where
 
 

@@ -87,8 +87,8 @@ def convert(state: Mapping[str, Tensor], layout: str | None = None, where: str =
         The weights; what the row does not know is in ``unknown``, which :meth:`Converted.check` refuses.
 
     Raises:
-        ValueError: The layout is unknown; or a part of a fused weight is missing; or the weights need what mmpretrain
-            has no place for.
+        ValueError: The layout is unknown; or a part of a fused weight is missing, or there are two for one place; or
+            the weights need what mmpretrain has no place for.
     """
     found = detect_layout(state)
     if layout is not None:
@@ -98,13 +98,15 @@ def convert(state: Mapping[str, Tensor], layout: str | None = None, where: str =
     if found is None:
         raise ValueError(f'{where} is of no known layout. {explain_unknown(state)}')
     row, prefix = found
-    names = {key.removeprefix(prefix): key for key in state}
+    names: dict[str, str] = {}
+    for key in state:
+        _place_once(names, key.removeprefix(prefix), key, where)
     for name, key in names.items():
         reason = row.reason(row.refuses, name)
         if reason:
             raise ValueError(f'{where} ({row.title}) holds {key}: {reason}')
     known = _last_stage(names, row, lambda rule: rule.sources[0])
-    parts: dict[str, dict[int, Tensor]] = {}
+    parts: dict[str, dict[int, str]] = {}
     rules: dict[str, Rule] = {}
     dropped, unknown = {}, {}
     for name, key in names.items():
@@ -113,17 +115,18 @@ def convert(state: Mapping[str, Tensor], layout: str | None = None, where: str =
             rule, index, values = match
             target = rule.target.format(values)
             rules[target] = rule
-            parts.setdefault(target, {})[index] = state[key]
+            _place_once(parts.setdefault(target, {}), index, key, where)
             continue
         reason = row.reason(row.drops, name)
         if reason:
             dropped[key] = reason
         else:
             unknown[key] = state[key]
-    weights = {target: _join(rules[target], parts[target], target, where) for target in parts}
+    weights = {target: _join(rules[target], {index: state[key] for index, key in own.items()}, target, where)
+               for target, own in parts.items()}
     backbone = {key: value for key, value in weights.items() if not ASIDE.fullmatch(key)}
     aside = {key: value for key, value in weights.items() if key not in backbone}
-    split = (parts[target][0] for target in parts if rules[target].transform is HEADS_IN)
+    split = (state[own[0]] for target, own in parts.items() if rules[target].transform is HEADS_IN)
     num_heads = next((kernel.shape[1] for kernel in split), None)
     return Converted(row, backbone, aside, dropped, unknown, num_heads)
 
@@ -226,6 +229,12 @@ def _last_stage(names: Iterable[str], row: Layout, side: Any) -> dict[str, int]:
     blocks = [side(rule) for rule in row.rules if '{b}' in rule.target.text]
     stages = [v['s'] for name in names for t in blocks if (v := t.match(name, {})) is not None]
     return {'last': max(stages, default=0)}
+
+
+def _place_once(places: dict[Any, str], place: Any, key: str, where: str) -> None:
+    if places.setdefault(place, key) != key:
+        raise ValueError(f'{where} holds the same weight twice, as {places[place]} and as {key}: save one of both by '
+                         'itself')
 
 
 def _join(rule: Rule, parts: Mapping[int, Tensor], target: str, where: str) -> Tensor:

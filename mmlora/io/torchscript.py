@@ -8,6 +8,7 @@ archive's own classes become empty records, a tensor is a view of its bytes, and
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ class _Record:
         if not isinstance(state, dict):
             raise ScriptError(f'an object whose state is a {type(state).__name__}')
         self.__dict__.update(state)
+
+
+class _Function:
+    """A function of the closed list: an archive may call it, and not set its attributes, which all archives share."""
+
+    __slots__ = ('_function',)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ScriptError('a change of a function')
 
 
 def is_torchscript(path: Path) -> bool:
@@ -102,13 +118,13 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
 
 _KNOWN: dict[str, Any] = {
     'collections.OrderedDict': OrderedDict,
-    'torch._utils._rebuild_tensor_v2': _tensor,
-    'torch._utils._rebuild_parameter': _parameter,
+    'torch._utils._rebuild_tensor_v2': _Function(_tensor),
+    'torch._utils._rebuild_parameter': _Function(_parameter),
     'torch.jit._pickle.build_intlist': list,
     'torch.jit._pickle.build_doublelist': list,
     'torch.jit._pickle.build_boollist': list,
     'torch.jit._pickle.build_tensorlist': list,
-    'torch.jit._pickle.restore_type_tag': lambda value, type_name: value,
+    'torch.jit._pickle.restore_type_tag': _Function(lambda value, type_name: value),
     **{f'torch.{name}': dtype for name, dtype in _TYPES.items()},
 }
 

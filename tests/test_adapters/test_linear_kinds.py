@@ -483,6 +483,7 @@ BAD = {
         ValueError,
         'no support',
     ),
+    'glora_text': (GLoRALinear, dict(rank=2, supports='A'), TypeError, "mapping.*got 'A'"),
     'glora_rank': (GLoRALinear, dict(rank={'q': 2}), TypeError, "'q'"),
     'pissa_scaling': (PiSSALinear, dict(rank=2, alpha=-1), ValueError, r'above 0, got -0\.5'),
     'pissa_rank': (PiSSALinear, dict(rank=2.5), TypeError, '2.5'),

@@ -107,6 +107,7 @@ def test_values_that_cannot_be_read(text):
     ({'a.lr': 0.001, 'method': 'x'}, 'lr0.001'),
     ({'a.lr': 0.1, 'b.lr': 0.2}, 'a.lr0.1_b.lr0.2'),
     (dict(shot=None, tune=True), 'shot-None_tune-True'),
+    (dict(r=(1, 2)), name_point(dict(r=[1, 2]))),
     ({}, 'run'),
 ])
 def test_folders_are_named_after_settings(point, name):
@@ -117,6 +118,7 @@ def test_names_that_lose_something_end_in_a_hash():
     names = [name_point({'w': text}) for text in ('a/b', 'a:b', 'x' * 300, 'x' * 301)]
     assert len(set(names)) == 4 and all('/' not in name and len(name) < 150 for name in names)
     assert names[0].startswith('w-a-b_')
+    assert 'seed7_' in name_point({'w': 'x' * 300, 'randomness.seed': 7})
 
 
 def test_the_identity_is_the_settled_config_without_places(config):
@@ -168,6 +170,24 @@ def test_settings_that_cannot_be_used(config, change, options, measure, message)
         make_jobs([(config, options)], measure=measure)
 
 
+def test_values_that_results_do_not_name_have_tables_of_their_own(config, folder):
+    grid = grid_of(config, lr=[1, 3], shot=[1, 5], seed=[0, 1])
+    report, _ = go(grid, folder)
+    first, second = report.summary.partition('## lr=3\n')[::2]
+    assert '## lr=1\n' in first and first.count('50.05 ± 0.07 (2)') == second.count('48.05 ± 0.07 (2)') == 2
+    assert 'conflict' not in report.summary and '48.05' not in first
+    with open(folder / 'summary.csv', encoding='utf-8') as file:
+        assert len(list(csv.DictReader(file))) == 8
+
+
+def test_a_plan_with_tuples_is_gone_on_with(config, folder):
+    config.write_text(CONFIG + 'sizes = [0, 0]\n')
+    plan = Plan(grid_of(config, sizes=[(1, 2), (3, 4)]))
+    go(plan, folder)
+    report, lines = go(read_plan(folder), folder)
+    assert len(report.done) == 2 and lines == ['0 runs to do, 2 of 2 are ended already.']
+
+
 def test_runs_that_are_the_same(config):
     with pytest.raises(ValueError, match='toy/shot1 and toy/lr1 are the same run'):
         make_jobs([(config, dict(shot=1)), (config, dict(lr=1))])
@@ -188,6 +208,8 @@ def test_a_sweep_file(config, tmp_path):
     grid = read_grid(path)
     assert grid == Grid((config.resolve(), ), {'shot': [1, 5], 'randomness.seed': [0]})
     assert is_sweep_file(path) and not is_sweep_file(config)
+    (tmp_path / 'half.py').write_text("configs = ['configs/toy.py']\n")
+    assert is_sweep_file(tmp_path / 'half.py')  # So that its reader says what it lacks.
     assert with_options(grid, dict(shot=[10]), [1, 2]).options == {'shot': [10], 'randomness.seed': [1, 2]}
     assert only(grid, ['toy'], ['t*y']) == grid
     for arguments, message in (([['moon']], "'moon' fits none of the configs: there are toy"),
@@ -294,6 +316,11 @@ def test_a_changed_config_is_not_skipped(config, folder):
     assert len(report.done) == 2 and read_state(folder / 'toy/shot1')['settled']['lr'] == 2
     assert '49.00 (1)' in report.summary and '50.00' not in report.summary
     assert len(list((folder / 'replaced/toy').iterdir())) == 2
+    for lr in (1, 2):  # Results that were replaced before stay.
+        config.write_text(CONFIG.replace('lr = 1', f'lr = {lr}'))
+        go(grid, folder, restart_changed=True)
+    replaced = sorted(path.parent.name for path in (folder / 'replaced').rglob('results.json'))
+    assert len(replaced) == 6 and len([name for name in replaced if name.endswith('_2')]) == 2
 
 
 def test_an_interrupted_run_goes_on(config, folder):
@@ -374,9 +401,10 @@ def test_the_plan_is_kept_with_the_folder(config, folder):
     assert summary_of(read_plan(folder), folder) == (folder / 'summary.md').read_text()
     with pytest.raises(FileNotFoundError, match='holds no sweep'):
         read_plan(folder / 'nowhere')
-    (folder / 'sweep.json').write_text('[]')
-    with pytest.raises(ValueError, match='not written by a sweep'):
-        read_plan(folder)
+    for text in ('[]', '{', '{}', '{"format": "mmlora sweep 1"}'):
+        (folder / 'sweep.json').write_text(text)
+        with pytest.raises(ValueError, match='sweep.json was not written by a sweep of this format'):
+            read_plan(folder)
     (folder / 'toy').mkdir()
     (folder / 'toy/run').mkdir()
     for text in ('{', '{}'):

@@ -264,6 +264,7 @@ def rows(**fields):
     ('cub', 'images.txt', lambda text: text.replace('7 003', '700 003'), "2 ids are in one of them alone, such as '7'"),
     ('cub', 'train_test_split.txt', lambda text: text.replace('\n7 1\n', '\n7 2\n'), "'7' has 2 where 1 means train"),
     ('cub', 'train_test_split.txt', lambda text: text.replace('\n7 1\n', '\n7\n'), "line 7: '7' has one word"),
+    ('cub', 'image_class_labels.txt', lambda text: f'{text}7 1\n', "'7 1' has the id '7', which an earlier line has"),
     ('cub', 'images.txt', lambda text: text.replace('7 003', '7 ../003'), 'leaves the image folder'),
     ('cub', 'classes.txt', lambda text: f'x{text}', "'x1' where a whole number belongs"),
     ('nabirds', 'classes.txt', lambda text: text.replace('817 ', '818 '), 'class id 817, which classes.txt does not'),

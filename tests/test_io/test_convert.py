@@ -195,6 +195,16 @@ def test_a_missing_part_of_a_fused_weight(made):
         convert(state)
 
 
+@pytest.mark.parametrize('name, twice, message', [
+    ('dino', 'norm.weight', 'twice, as backbone.norm.weight and as norm.weight'),
+    ('timm', 'blocks.00.norm1.weight', 'twice, as blocks.0.norm1.weight and as blocks.00.norm1.weight'),
+])
+def test_one_weight_under_two_names(made, name, twice, message):
+    state = unwrap(source_of(made, name)[3])
+    with pytest.raises(ValueError, match=message):
+        convert({**state, twice: torch.ones(48)})
+
+
 def test_heads_that_differ_are_told_where_the_file_tells_them(made, tmp_path):
     path = write(source_of(made, 'google')[3], tmp_path)
     with pytest.raises(ValueError, match=r'has 3 attention heads, the model \[6\]'):

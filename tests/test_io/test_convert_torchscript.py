@@ -151,6 +151,10 @@ BAD = {
     'code': (lambda folder: pickle.dumps({'a': Runs(folder / 'ran')}, protocol=2), 'refused: .*posix.mkdir|nt.mkdir'),
     'cut': (lambda folder: pickle.dumps({'a': 1}, protocol=2)[:-3], 'damaged or cut off'),
     'getattr': (lambda folder: b'\x80\x02cbuiltins\ngetattr\n.', 'refused: .*builtins.getattr'),
+    'function state': (
+        lambda folder: b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb.',
+        'refused: .*a change of a function',
+    ),
     'record state': (lambda folder: b'\x80\x02c__torch__.Net\nNet\n)\x81K\x05b.', 'whose state is a int'),
     'beyond the bytes': (
         lambda folder: (

@@ -234,5 +234,7 @@ def test_parameter_counts(kind):
 def test_arguments_that_a_kind_has_not_are_refused():
     with pytest.raises(ValueError, match="'GLoRA' have no alpha"):
         MODELS.build(dict(config('GLoRA'), lora_alpha=4))
-    with pytest.raises(TypeError, match='num_groups'):
+    with pytest.raises(TypeError, match=r"'DoRA' has no \['num_groups'\]: it takes \['lora_dtype'\]"):
         MODELS.build(dict(config('DoRA'), adapter_cfg=dict(num_groups=2)))
+    with pytest.raises(TypeError, match=r"no \['alpha', 'layout'\]: it takes \['num_groups', 'lora_dtype'\]"):
+        MODELS.build(dict(config('MELoRA'), adapter_cfg=dict(layout='vkq', alpha=8)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn as nn
+from mmcv.cnn.bricks.wrappers import Conv2d
 from mmengine.model import ExponentialMovingAverage
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
@@ -409,6 +410,16 @@ def test_ssf_scales_and_shifts_every_output(where):
         torch.testing.assert_close(own, wanted, rtol=0, atol=1e-10)
 
 
+def test_ssf_takes_the_convolutions_of_mmcv():
+    model = nn.Sequential(Conv2d(3, 4, 3), nn.ReLU()).double()
+    before = model(image())
+    SSF().attach(model)
+    with torch.no_grad():
+        model[0].ssf_scale.fill_(2)
+        model[0].ssf_shift.zero_()
+    torch.testing.assert_close(model(image()), 2 * before, rtol=0, atol=1e-10)
+
+
 def test_frozen_statistics_stay_in_evaluation():
     model = build('SSF', 'resnet')
     model.train()
@@ -476,8 +487,11 @@ class TestErrors:
             (dict(kind='VPT', adapter_cfg=dict(num_tokens=2.5)), 'num_tokens must be an integer, got 2.5'),
             (dict(kind='VPT', adapter_cfg=dict(tokens=2)), r"'VPT' has no \['tokens'\]: it takes \['num_tokens'"),
             (dict(kind='BitFit', adapter_cfg=dict(x=2)), 'takes no arguments'),
+            (dict(kind='BitFit', adapter_cfg='x'), "adapter_cfg must be a mapping.*got 'x'"),
             (dict(kind='AdaptFormer', adapter_cfg=dict(scale='a')), "scale must be a number, got 'a'"),
             (dict(kind='Houlsby', adapter_cfg=dict(dropout=None)), 'dropout must be a number, got None'),
+            (dict(kind='VPT', adapter_cfg=dict(deep='False')), "deep must be True or False, got 'False'"),
+            (dict(kind='Houlsby', adapter_cfg=dict(norms='no')), "norms must be True or False, got 'no'"),
             (dict(kind=3), 'kind must be the name'),
         ],
     )
@@ -509,6 +523,17 @@ class TestErrors:
     def test_frozen_stages(self):
         with pytest.raises(ValueError, match='frozen_stages=1 switches .* tensors off that are to learn'):
             build('BitFit', dict(BACKBONES['resnet'], frozen_stages=1))
+
+    def test_reversible_layers_without_a_gradient(self):
+        arch = dict(ARCH, num_layers=2)
+        reversible = dict(type='RevVisionTransformer', arch=arch, img_size=32, patch_size=8)
+        for kind in ('LayerNormTune', 'Houlsby'):
+            with pytest.raises(ValueError, match=r'RevVisionTransformer gives its \d+ .*no_custom_backward=True'):
+                build(kind, reversible)
+        for kind, inner in (('SSF', reversible), ('Houlsby', dict(reversible, no_custom_backward=True))):
+            model = evaluating(build(kind, inner), False)
+            sum(out.square().sum() for out in model(image())).backward()
+            assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
     def test_a_list_of_initialisers(self):
         with pytest.raises(ValueError, match='init_cfg must be one dict'):

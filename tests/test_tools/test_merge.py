@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
-from mmlora.adapters import adapter_modules, adapter_parameter_names
+from mmlora.adapters import adapted_layers, adapter_modules, adapter_parameter_names
 from mmlora.apis import merge, merge_checkpoint
 from mmlora.apis import test as run_test
 from mmlora.engine.adaptation import describe_adaptation
@@ -39,6 +39,12 @@ CASES = {
         backbone=dict(type='ResNet', depth=18, stem_channels=4, base_channels=2)
     ),
 }  # fmt: skip
+SWIN_V2 = dict(
+    type='AdaptedBackbone', targets=['w_msa.proj', 'reduction'], lora_ranks=2,
+    backbone=dict(type='SwinTransformerV2', **SWIN | dict(
+        arch=dict(SWIN['arch'], extra_norm_every_n_blocks=0), window_size=[2, 2]))
+)  # fmt: skip
+"""Its load hook drops buffers that it derives, so that it loads nothing strictly, not even its own state."""
 
 
 def config(backbone: dict) -> Config:
@@ -87,6 +93,17 @@ def test_the_plain_model_computes_the_same(case, tmp_path, capsys):
     assert all(torch.equal(v, checkpoint['state_dict'][k]) for k, v in load_file(tensors).items())
 
 
+def test_a_backbone_that_derives_buffers(tmp_path, monkeypatch):
+    monkeypatch.setitem(CASES, 'swin_v2', SWIN_V2)
+    cfg, model, path = trained('swin_v2', tmp_path)
+    weights, plain_cfg = merge_checkpoint(cfg, path, str(tmp_path / 'plain.pth'))
+    plain = MODELS.build(Config.fromfile(plain_cfg).model)
+    load_checkpoint(plain, str(weights))
+    plain.eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(plain(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_the_test_tool_takes_both_files(tmp_path, images):
     cfg = tiny.tiny_config(images, tmp_path / 'work', model__backbone__type='RLRRViT')
     model = MODELS.build(copy.deepcopy(cfg.model))
@@ -128,12 +145,27 @@ class TestErrors:
         with pytest.raises(ValueError, match='no adapters'):
             merge_checkpoint(plain, path, str(tmp_path / 'plain.pth'))
 
-    def test_a_bias_without_a_place(self, tmp_path):
+    @pytest.mark.parametrize('targets', [['reduction'], ['stages.0.downsample.reduction']])
+    def test_biases_where_the_plain_backbone_has_none(self, targets, tmp_path):
+        three = dict(embed_dims=8, depths=[1, 1, 1], num_heads=[1, 2, 2])
         cfg = config(dict(
-            type='AdaptedBackbone', kind='rlrr', targets=['reduction'], lora_ranks=1,
-            backbone=dict(type='SwinTransformer', **SWIN)
+            type='AdaptedBackbone', kind='rlrr', targets=targets, lora_ranks=1,
+            backbone=dict(type='SwinTransformer', **SWIN | dict(arch=three, out_indices=(2,)))
         ))  # fmt: skip
+        cfg.model.head.in_channels = 32
         cfg.model.neck = dict(type='GlobalAveragePooling')
+        model = MODELS.build(copy.deepcopy(cfg.model))
+        with torch.no_grad():
+            for layer in adapted_layers(model).values():
+                layer.rlrr_bias.fill_(0.5)
+        torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'epoch_1.pth')
+        weights, plain = merge_checkpoint(cfg, str(tmp_path / 'epoch_1.pth'), str(tmp_path / 'plain.pth'))
+        assert Config.fromfile(plain).model.backbone.stage_cfgs.downsample_cfg.bias
+        last = torch.load(weights, weights_only=True)['state_dict']['backbone.stages.1.downsample.reduction.bias']
+        assert last.dtype == torch.float32 and bool(last.any()) == (targets == ['reduction'])
+
+    def test_biases_without_a_place(self, tmp_path):
+        cfg = config(dict(SWIN_V2, kind='rlrr', lora_ranks=1))
         model = MODELS.build(copy.deepcopy(cfg.model))
         torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'epoch_1.pth')
         with pytest.raises(ValueError, match='reduction.bias.*switch it on'):

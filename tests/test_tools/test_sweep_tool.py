@@ -1,17 +1,20 @@
-"""The sweep tool with real runs: trained and tested, killed with everything and gone on with, and on Ray."""
+"""The sweep tool with real runs: trained and tested, killed with everything and gone on with; and stubs on Ray."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny
 from mmengine.config import Config
 
+from mmlora.apis.sweep_engines import ENGINES
 from mmlora.apis.sweep_job import check_apart, run_job
 from mmlora.apis.sweep_lock import lock_folder
+from mmlora.apis.sweep_state import write_state
 
 OPTIONS = {
     'model.backbone.type': 'VitSR_LoRA', 'model.backbone.lora_ranks': 2, 'train_cfg.max_epochs': 2,
@@ -19,6 +22,23 @@ OPTIONS = {
     'param_scheduler.0.T_max': 10, 'optim_wrapper.optimizer.lr': 0.003,
 }  # yapf: disable
 LAST = 'iter_10.pth'
+
+
+def run_inside(launches, resources):
+    """An engine without processes of its own, which saves their imports."""
+    for launch in launches:
+        folder = Path(launch.folder)
+        write_state(folder, attempts=1)
+        run_job(folder)
+        write_state(folder, seconds=0.0)
+        yield launch.folder
+
+
+def sweep_inside(*words):
+    """Call the tool with real runs inside this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENGINES, 'local', run_inside)
+        return tiny.call_tool('sweep', *words)
 
 
 @pytest.fixture(scope='module')
@@ -35,26 +55,25 @@ def sweep_file(tmp_path_factory, images):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory, sweep_file):
-    """The folder of the sweep, done on this machine without interruption."""
+    """The folders of the runs of the sweep by seed, done without interruption."""
     work_dir = tmp_path_factory.mktemp('whole')
-    done = tiny.run_tool('tools/sweep.py', sweep_file, '--work-dir', work_dir, '--workers', 2, '--threads', 1)
-    assert '2 of 2 runs are done.' in done.stdout and '(2) |' in done.stdout and (work_dir / 'summary.csv').is_file()
-    return work_dir
+    assert sweep_inside(sweep_file, '--work-dir', work_dir) == 0
+    summary = (work_dir / 'summary.md').read_text()
+    assert '2 of 2 runs are done.' in summary and '(2) |' in summary and (work_dir / 'summary.csv').is_file()
+    return {json.loads(path.read_text())['options']['randomness.seed']: path.parent
+            for path in work_dir.rglob('job.json')}
 
 
-def folders(work_dir):
-    return sorted(path.parent for path in work_dir.rglob('job.json'))
-
-
-def metrics(work_dir):
-    return [json.loads((folder / 'results.json').read_text())['results'][0]['metrics'] for folder in folders(work_dir)]
+def metrics(folder):
+    return json.loads((folder / 'results.json').read_text())['results'][0]['metrics']
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_with_all_its_runs_ends_as_one_that_was_not(tmp_path, sweep_file, whole, capfd):
+def test_a_sweep_killed_with_its_run_ends_as_one_that_was_not(tmp_path, sweep_file, whole, capfd):
     killed = tmp_path / 'killed'
-    words = [sys.executable, 'tools/sweep.py', str(sweep_file), '--work-dir', str(killed), '--threads', '1']
-    process = subprocess.Popen(words, cwd=tiny.ROOT, env=tiny.tool_env(), stdout=subprocess.DEVNULL)
+    words = [sweep_file, '--work-dir', killed, '--seeds', 0, '--threads', 1]
+    process = subprocess.Popen([sys.executable, 'tools/sweep.py', *map(str, words)], cwd=tiny.ROOT,
+                               env=tiny.tool_env(), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not list(killed.rglob('iter_4.pth')) and process.poll() is None and time.monotonic() < deadline:
@@ -62,33 +81,47 @@ def test_a_sweep_killed_with_all_its_runs_ends_as_one_that_was_not(tmp_path, swe
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    first = folders(killed)[0]
-    with lock_folder(first, '.job.lock', wait=60):  # Nobody is at it any more: the run went with its sweep.
-        left = json.loads((first / 'job.json').read_text())
-        assert left['status'] == 'running' and not (first / 'results.json').exists()
+    [folder] = [path.parent for path in killed.rglob('job.json')]
+    with lock_folder(folder, '.job.lock', wait=60):  # Nobody is at it any more: the run went with its sweep.
+        left = json.loads((folder / 'job.json').read_text())
+        assert left['status'] == 'running' and not (folder / 'results.json').exists()
     assert tiny.call_tool('sweep', '--resume', '--work-dir', killed) == 0
     said = capfd.readouterr().out
-    assert 'goes on from iter_' in said
-    assert 'resumed epoch' in (first / 'job.log').read_text()
-    for one, other in zip(folders(whole), folders(killed), strict=True):
-        assert not tiny.differing_runs(one / LAST, other / LAST)
-    assert metrics(whole) == metrics(killed)
+    assert 'goes on from iter_' in said and '1 of 1 runs are done.' in said
+    assert 'resumed epoch' in (folder / 'job.log').read_text()
+    assert not tiny.differing_runs(whole[0] / LAST, folder / LAST)
+    assert metrics(whole[0]) == metrics(folder)
 
     # A checkpoint of another run is not gone on with.
-    (first / LAST).write_bytes((folders(killed)[1] / LAST).read_bytes())
+    (folder / LAST).write_bytes((whole[1] / LAST).read_bytes())
     with pytest.raises(ValueError, match=f'{LAST} is of another run'):
-        run_job(first)
+        run_job(folder)
+
+
+RAY = '''
+import sys
+from pathlib import Path
+from mmlora.apis.sweep import How, Plan, sweep
+from mmlora.apis.sweep_engines import Resources
+from mmlora.apis.sweep_plan import Grid
+config, stub, folder = map(Path, sys.argv[1:])
+resources = Resources(workers=1, threads=1, program=(sys.executable, str(stub)))
+report = sweep(Plan(Grid((config, ), {'fate': ['crash', 'fine']})), folder, How('ray', resources))
+assert report.done == ['toy/fate-fine'], report
+assert report.failed == {'toy/fate-crash': ('exit status 1', 'the stub is at toy/fate-crash\\nout of luck\\n')}, report
+'''
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_results(tmp_path, sweep_file, whole):
+def test_ray_runs_the_same_processes(tmp_path):
     pytest.importorskip('ray')
-    words = ['--work-dir', tmp_path, '--workers', 2, '--threads', 1, '--engine', 'ray']
-    tiny.run_tool('tools/sweep.py', sweep_file, *words)
-    for one, other in zip(folders(whole), folders(tmp_path), strict=True):
-        assert not tiny.differing_runs(one / LAST, other / LAST)
-    assert metrics(whole) == metrics(tmp_path)
-    assert (whole / 'summary.md').read_text() == (tmp_path / 'summary.md').read_text()
+    (tmp_path / 'toy.py').write_text(
+        "fate, lr, shot, method, dataset_name = 'fine', 1, 1, 'stub', 'toy'\n"
+        "test_dataloader = dict(dataset=dict(type='Toy'))\ntest_evaluator = dict(type='Accuracy')\ntest_cfg = dict()\n")
+    stub = tiny.ROOT / 'tests' / 'test_apis' / 'sweep_stub.py'
+    tiny.run_tool(sys.executable, '-c', RAY, tmp_path / 'toy.py', stub, tmp_path / 'sweep')
+    assert '1 of 2 runs are done, 1 have failed.' in (tmp_path / 'sweep' / 'summary.md').read_text()
+    assert (tmp_path / 'sweep' / 'toy' / 'fate-fine' / 'calls').read_text().endswith(' 1\n')  # Its threads.
 
 
 def validated_on(images, part, folder):
@@ -97,12 +130,13 @@ def validated_on(images, part, folder):
 
 
 @pytest.mark.slow
-def test_settings_are_chosen_and_tested(tmp_path, images):
+def test_settings_are_chosen_and_tested(tmp_path, images, capfd):
     options = validated_on(images, 'val', tiny.make_images(tmp_path / 'other', 3))
     words = [tiny.CONFIG, '--work-dir', tmp_path / 'sweep', '--seeds', 0, '--tune-seeds', 1, '--tune',
              'optim_wrapper.optimizer.lr=0.003,0.03', '--set', 'train_cfg.max_epochs=1',
              *(f'{key}={value}' for key, value in options.items())]
-    said = tiny.run_tool('tools/sweep.py', *words, '--workers', 2).stdout
+    assert sweep_inside(*words) == 0
+    said = capfd.readouterr().out
     assert '1 of 1 runs are done' in said and '| 2 of 2 | optimizer.lr=0.0' in said
     assert {path.relative_to(tmp_path / 'sweep').parts[0] for path in tmp_path.rglob('results.json')} == {'final'}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
-from mmpretrain.models import VisionTransformer
+from mmpretrain.models import RevVisionTransformer, VisionTransformer
 
 from ...adapters import (
     Tuning,
@@ -51,7 +51,7 @@ def adapt_backbone(
         dropout: Of the input of A.
         slices: Adapted slices of a fused projection.
         kind: Kind of adapter. One without scaling and dropout takes no others than the defaults.
-        frozen: False lets the whole backbone learn beside the adapters.
+        frozen: False lets what is not adapted learn too.
         scale_shift: Patterns of the normalisation and convolution layers whose output is scaled and shifted; they
             start as the kind does.
         convs: Patterns of the convolutions with RLRR of rank 1, which start as the kind does.
@@ -74,7 +74,7 @@ def adapt_backbone(
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
-    _check_that_all_learn(backbone, adapter_parameter_names(backbone))
+    _check_learning(backbone, adapter_parameter_names(backbone))
     if not adapter_modules(backbone):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
 
@@ -85,7 +85,7 @@ def tune_backbone(backbone: nn.Module, tuning: Tuning, frozen: bool = True) -> N
     Args:
         backbone: A built backbone, before any weights are loaded.
         tuning: How; it is left in ``backbone.tuning``.
-        frozen: False lets the whole backbone learn beside what is added.
+        frozen: False lets what is not adapted learn too.
 
     Raises:
         ValueError: The method does not fit the backbone, or as :func:`adapt_backbone` says.
@@ -94,7 +94,7 @@ def tune_backbone(backbone: nn.Module, tuning: Tuning, frozen: bool = True) -> N
     tuning.attach(backbone, frozen)
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = RankTable((), f'{tuning.name} has no ranks')
-    _check_that_all_learn(backbone, tuning.learned(backbone))
+    _check_learning(backbone, tuning.learned(backbone))
 
 
 def _check_init(backbone: nn.Module) -> None:
@@ -140,7 +140,12 @@ def _adapts(rank: Rank) -> bool:
     return any(rank.values()) if isinstance(rank, Mapping) else rank > 0
 
 
-def _check_that_all_learn(backbone: nn.Module, names: Iterable[str]) -> None:
+def _check_learning(backbone: nn.Module, names: Iterable[str]) -> None:
+    """Check that gradients will reach what is to learn.
+
+    Raises:
+        ValueError: The backbone switches it off, or has a gradient of its own that does not reach it.
+    """
     # Some backbones freeze stages anew whenever they are set to training, adapters included.
     backbone.train()
     parameters = dict(backbone.named_parameters())
@@ -150,6 +155,16 @@ def _check_that_all_learn(backbone: nn.Module, names: Iterable[str]) -> None:
             f'{type(backbone).__name__} with frozen_stages={getattr(backbone, "frozen_stages", None)} switches '
             f'{len(switched_off)} tensors off that are to learn, the first: {switched_off[0]}. Leave frozen_stages '
             'out: what does not learn is frozen already'
+        )
+    if not isinstance(backbone, RevVisionTransformer) or backbone.no_custom_backward:
+        return
+    # Autograd enters its reversible layers by their input alone.
+    learning = [n for n, p in parameters.items() if p.requires_grad]
+    inside = [n for n in learning if n.startswith('layers.')]
+    if inside and not any(n.startswith(('patch_embed.', 'pos_embed')) for n in learning):
+        raise ValueError(
+            f'{type(backbone).__name__} gives its {len(inside)} learning tensors in layers no gradient where its patch '
+            'and position embedding are frozen: set no_custom_backward=True'
         )
 
 

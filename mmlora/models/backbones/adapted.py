@@ -15,6 +15,12 @@ from .biases import with_biases
 from .ranks import pretrained_checkpoint, resolve_ranks
 from .skeleton import build_skeleton
 
+ELSEWHERE = {
+    *('self', 'in_features', 'out_features', 'bias', 'device', 'dtype', 'layout'),
+    *('rank', 'slices', 'alpha', 'scaling', 'dropout'),
+}
+"""Arguments of an adapted linear that follow from the layer in whose place it is, or are given as ``lora_*``."""
+
 
 @register(MODELS)
 def AdaptedBackbone(
@@ -51,7 +57,7 @@ def AdaptedBackbone(
         lora_slices: Which of q, k and v are adapted in a layer named ``qkv``; None adapts such a layer as one weight.
             By default all three for RLRR, q and v for the others.
         kind: A name in :data:`mmlora.adapters.KINDS`, in any spelling: ``'LoRA'``, ``'RLRR'``, ``'BitFit'`` ...
-        frozen: False lets the backbone learn beside the adapters.
+        frozen: False lets what is not adapted learn too; the weights of adapted layers stay frozen.
         init_cfg: Takes the place of that of the inner backbone.
         rank_per: ``'layer'`` values a fused projection as one weight, ``'slice'`` q, k and v by their own rows. For
             ranks from a criterion.
@@ -67,14 +73,14 @@ def AdaptedBackbone(
     """
     check_keywords(unknown, AdaptedBackbone)
     cls = look_up_kind(kind)
+    own = _own_arguments(kind, adapter_cfg)
     inner = _bare_config(dict(backbone=backbone, init_cfg=init_cfg))
     if issubclass(cls, Tuning):
         given = dict(targets=targets, lora_ranks=lora_ranks, rank_budget=rank_budget, lora_alpha=lora_alpha)
         given |= dict(lora_scaling=lora_scaling, lora_dropout=lora_dropout, lora_slices=lora_slices)
         _refuse_linear(cls, given | dict(rank_per=rank_per, scale_shift=scale_shift, rlrr_convs=rlrr_convs))
-        tuning = _build_tuning(cls, adapter_cfg or {})
         model = PRETRAIN_MODELS.build(inner)
-        tune_backbone(model, tuning, frozen)
+        tune_backbone(model, cls(**own), frozen)
         return model
     if targets is None:
         raise ValueError(
@@ -104,7 +110,7 @@ def AdaptedBackbone(
         frozen,
         scale_shift,
         rlrr_convs,
-        **(adapter_cfg or {}),
+        **own,
     )
     return model
 
@@ -124,14 +130,23 @@ def _refuse_linear(kind: type[Tuning], given: Mapping[str, Any]) -> None:
         )
 
 
-def _build_tuning(kind: type[Tuning], arguments: Mapping[str, Any]) -> Tuning:
-    known = list(inspect.signature(kind).parameters)
-    unknown = sorted(set(arguments) - set(known))
+def _own_arguments(kind: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the further arguments of a kind.
+
+    Raises:
+        TypeError: They are no mapping, or one is unknown or has a place of its own in the config of the backbone.
+    """
+    if not isinstance(given, Mapping | None):
+        raise TypeError(f'adapter_cfg must be a mapping of arguments of the kind, got {given!r}')
+    cls = look_up_kind(kind)
+    parameters = [p for base in cls.__mro__ for p in inspect.signature(base.__init__).parameters.values()]
+    known = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    elsewhere = {'self'} if issubclass(cls, Tuning) else ELSEWHERE
+    known = [name for name in known if name not in elsewhere]
+    unknown = sorted(set(given or {}) - set(known))
     if unknown:
-        raise TypeError(
-            f'adapter_cfg of kind={kind.__name__!r} has no {unknown}: it takes {known or "no arguments"}'
-        )
-    return kind(**arguments)
+        raise TypeError(f'adapter_cfg of kind={kind!r} has no {unknown}: it takes {known or "no arguments"}')
+    return dict(given or {})
 
 
 def _bare_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
