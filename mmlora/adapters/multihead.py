@@ -315,7 +315,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
             RuntimeError: The layer is merged and in training with gradients, which the factors would never get.
             ValueError: A mask or an input has a wrong shape, or an input is a nested tensor.
         """
-        check_inputs(query, key, value)
+        check_inputs(query, key, value, self.batch_first)
         if self.merged:
             self._refuse_if_trained()
         batched = query.dim() == 3
@@ -335,7 +335,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
             mask = joint_mask(attn_mask, key_padding_mask, (n, heads, length, keys), q.dtype)
             mask = F.pad(mask, (0, more)) if more and mask is not None else mask
         k, v = self._appended(k, v)
-        q, k, v = (x.reshape(-1, n, heads, self.head_dim).permute(1, 2, 0, 3) for x in (q, k, v))  # (N, H, L, D)
+        q, k, v = (x.reshape(len(x), n, heads, self.head_dim).permute(1, 2, 0, 3) for x in (q, k, v))  # (N, H, L, D)
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(q, k, v, mask, simple, dropout, need_weights)
         y = y.permute(2, 0, 1, 3).reshape(length, n, self.embed_dim)  # (N, H, L, D) -> (L, N, E)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Check what can be said of inputs without their layer.
+def check_inputs(query: Tensor, key: Tensor, value: Tensor, batch_first: bool = False) -> None:
+    """Check what can be said of inputs without their widths.
 
     Raises:
-        ValueError: One is a nested tensor, or they have not two or three axes all.
+        ValueError: One is a nested tensor, they have not two or three axes all, or their lengths or batches differ.
     """
     if query.is_nested or key.is_nested or value.is_nested:
         raise ValueError(
@@ -25,6 +25,12 @@ def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(
             'query, key and value must all be (length, width), or all three with a batch axis, got '
             f'{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}'
+        )
+    batch = 0 if batch_first else 1
+    if key.shape[:-1] != value.shape[:-1] or (query.dim() == 3 and query.shape[batch] != key.shape[batch]):
+        raise ValueError(
+            'key and value must be of the same length, and all inputs of the same batch (axis '
+            f'{batch}), got {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}'
         )
 
 

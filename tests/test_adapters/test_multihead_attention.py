@@ -332,6 +332,22 @@ class TestInsideModels:
             x = torch.nested.nested_tensor([torch.randn(3, E), torch.randn(2, E)])
             model.layers[1].self_attn(x, x, x)
 
+    @pytest.mark.parametrize('weights', [True, False])
+    @pytest.mark.parametrize('batch_first', [True, False])
+    @pytest.mark.parametrize('query, key, value', [
+        ((3, 1), (5, 2), (5, 2)), ((3, 2), (4, 1), (4, 1)), ((3, 2), (5, 2), (6, 2)), ((3,), (5,), (6,)),
+    ])  # fmt: skip
+    def test_inputs_that_do_not_fit_each_other(self, query, key, value, batch_first, weights):
+        adapted = LoRAMultiheadAttention(E, H, batch_first=batch_first)
+        x = [torch.randn(*(size[::-1] if batch_first else size), E) for size in (query, key, value)]
+        with pytest.raises(ValueError, match='key and value must be of the same length, and all inputs of the same'):
+            adapted(*x, need_weights=weights)
+
+    def test_an_empty_batch(self):
+        x = torch.randn(L, 0, E)
+        y, weights = LoRAMultiheadAttention(E, H)(x, x, x)
+        assert y.shape == (L, 0, E) and weights.shape == (0, L, L)
+
     def test_half_precision_keeps_the_factors_in_float32(self):
         plain = nn.MultiheadAttention(E, H, dtype=torch.bfloat16)
         adapted = fill(LoRAMultiheadAttention.from_attention(plain))
