@@ -309,6 +309,15 @@ class TestSizes:
         with pytest.raises(ValueError, match="unknown activation 'relu'"):
             find_arch(dict(clip_tiny.ARCH, activation='relu'))
 
+    @pytest.mark.parametrize(
+        'field, value, least',
+        [('text_layers', -1, 0), ('vision_layers', 0, 1), ('patch_size', 0, 1), ('text_width', '8', 0),
+         ('image_size', 16.0, 1), ('vocab_size', 0, 1)],
+    )  # fmt: skip
+    def test_sizes_that_are_none(self, field, value, least):
+        with pytest.raises(ValueError, match=f'{field} must be an integer of at least {least}, got {value!r}'):
+            find_arch({**clip_tiny.ARCH, field: value})
+
 
 VISION = {k: v for k, v in clip_tiny.ARCH.items() if k.startswith(('vision', 'image', 'patch'))}
 
@@ -341,6 +350,11 @@ class TestOneNameForBoth:
             f'backbone.layers.2.attn.{n}' for n in ('qkv.lora_A_q', 'qkv.lora_B_q', 'proj.lora_A', 'proj.lora_B')}
         assert model.backbone.train() is model.backbone
 
+    @pytest.mark.parametrize('kind', [LoRACLIPClassifier, 'LoRACLIPClassifier', 'mmlora.LoRACLIPClassifier'])
+    def test_the_plain_config_of_a_classifier_without_its_arguments(self, kind):
+        plain = LoRACLIPClassifier.plain_config(dict(type=kind, arch='ViT-B/32', lora_rank=4))
+        assert plain == dict(type='LoRACLIPClassifier', arch='ViT-B/32', encoder='none')
+
     def test_the_tower_alone_tells_a_runner_what_it_is(self):
         with pytest.raises(TypeError, match="the vision tower of CLIP alone.*encoder='both'"):
             LoRACLIP(arch=VISION).train_step({}, None)
@@ -356,6 +370,7 @@ class TestOneNameForBoth:
         (dict(arch=VISION, lora_rank=99), ValueError, 'rank of slice'),
         (dict(clip_tiny.SMALL, lora_rank=0), ValueError, 'rank'),
         (dict(clip_tiny.SMALL, text_chunk=0), ValueError, 'text_chunk must be'),
+        (dict(clip_tiny.SMALL, text_chunk=True), ValueError, 'text_chunk must be .*got True'),
         (dict(clip_tiny.SMALL, text_chunk='all'), ValueError, "text_chunk must be .*got 'all'"),
         (dict(clip_tiny.SMALL, templates='a photo'), ValueError, r'templates must each have one \{\}'),
         (dict(clip_tiny.SMALL, templates=[]), ValueError, 'templates must'),

@@ -46,6 +46,13 @@ class CLIPArch:
     activation: str = 'quick_gelu'
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            least = int(field.default is dataclasses.MISSING or field.name in ('context_length', 'vocab_size'))
+            size = getattr(self, field.name)
+            if field.name == 'activation':
+                continue
+            if isinstance(size, bool) or not isinstance(size, int) or size < least:
+                raise ValueError(f'{field.name} must be an integer of at least {least}, got {size!r}')
         for tower in ('vision', 'text'):
             width = getattr(self, f'{tower}_width')
             heads = getattr(self, f'{tower}_heads') or max(1, width // 64)

@@ -122,7 +122,8 @@ class LoRACLIPClassifier(BaseClassifier):
         sizes = find_arch(arch, image_size)
         sizes.check_text()
         towers = adapted_towers(encoder)
-        if text_chunk is not None and (not isinstance(text_chunk, int) or text_chunk < 1):
+        whole = isinstance(text_chunk, int) and not isinstance(text_chunk, bool)
+        if text_chunk is not None and (not whole or text_chunk < 1):
             raise ValueError(f'text_chunk must be a number of prompts of at least 1, or None, got {text_chunk!r}')
         scale, self.templates_given = LogitScale(logit_scale), templates is not None
         self.templates = check_templates(TEMPLATE if templates is None else templates)

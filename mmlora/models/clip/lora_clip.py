@@ -46,7 +46,8 @@ def _is_classifier(encoder: str | None, kwargs: Mapping[str, Any]) -> bool:
 
 def _plain_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of the model without adapters, from that of the adapted one."""
-    kind = str(cfg['type']).rpartition('.')[2]
+    kind = cfg['type'] if isinstance(cfg['type'], str) else cfg['type'].__name__
+    kind = kind.rpartition('.')[2]
     classifier = kind != LoRACLIPVision.__name__ and (
         kind == LoRACLIPClassifier.__name__ or _is_classifier(cfg.get('encoder'), cfg)
     )
