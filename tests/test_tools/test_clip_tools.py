@@ -119,6 +119,10 @@ class TestClassNames:
         with pytest.raises(ValueError, match='the model has 2 classes, the data set of val_dataloader 3'):
             self.runner(images, tmp_path, **{'model.classes': ['class0', 'class1']}).val()
 
+    def test_the_same_names_in_another_order_are_an_error(self, images, tmp_path):
+        with pytest.raises(ValueError, match='the classes of the data set of val_dataloader in another order'):
+            self.runner(images, tmp_path, **{'model.classes': ['class1', 'class0', 'class2']}).val()
+
     def test_data_sets_must_agree(self, images, tmp_path):
         options = {'val_dataloader.dataset.metainfo': dict(classes=['class2', 'class1', 'class0'])}
         with pytest.raises(ValueError, match='train_dataloader and val_dataloader name their classes differently'):

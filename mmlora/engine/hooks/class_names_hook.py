@@ -17,7 +17,7 @@ class ClassNamesHook(Hook):
     """Give ``LoRACLIP`` the class names of the data set before a run, in training, validation and testing.
 
     They are ``classes`` of its ``metainfo``, and ``templates`` if it has some. Names and templates in the config of the
-    model win; the number of names must be that of the data set.
+    model win; they must be as many as those of the data set, and not the same in another order.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -25,7 +25,8 @@ class ClassNamesHook(Hook):
 
         Raises:
             TypeError: The model is no ``LoRACLIP``.
-            ValueError: No data set has names, or two of them have other names, or another number than the model.
+            ValueError: No data set has names, two of them have other names, or the model has another number of
+                names or another order.
         """
         model = unwrap_model(runner.model)
         if not isinstance(model, LoRACLIPClassifier):
@@ -41,6 +42,12 @@ class ClassNamesHook(Hook):
                     raise ValueError(
                         f'the model has {len(model.classes)} classes, the data set of {loader} {len(names)}: give the '
                         'model one name for each label, or leave classes out'
+                    )
+                if sorted(names) == sorted(model.classes) and names != model.classes:
+                    raise ValueError(
+                        f'the model has the classes of the data set of {loader} in another order, '
+                        f'{list(model.classes)[:5]} and {list(names)[:5]}: labels are the numbers of the data set, so '
+                        'leave classes out or give them in its order'
                     )
         else:
             _check_equal(found)
