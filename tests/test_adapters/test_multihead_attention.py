@@ -343,6 +343,15 @@ class TestInsideModels:
         with pytest.raises(ValueError, match='key and value must be of the same length, and all inputs of the same'):
             adapted(*x, need_weights=weights)
 
+    @pytest.mark.parametrize('shape', ['bias_kv', 'zero_attn', 'both_appended'])
+    def test_every_query_sees_appended_keys_under_the_causal_mask(self, shape):
+        plain, adapted = build(shape)
+        x = inputs(plain, self_attention=True)
+        causal = dict(attn_mask=torch.ones(L, L, dtype=torch.bool).triu(1), is_causal=True)
+        expected = oracle(plain, fill(adapted))(*x, **causal)[0]
+        for given in (causal, dict(is_causal=True)):
+            assert_close([adapted(*x, **given, need_weights=False)[0]], [expected])
+
     def test_an_empty_batch(self):
         x = torch.randn(L, 0, E)
         y, weights = LoRAMultiheadAttention(E, H)(x, x, x)
