@@ -129,6 +129,8 @@ def _resize(weights: Mapping[str, Tensor], image_size: Sequence[int], converted:
     if converted.layout.stages:
         raise ValueError('image_size is for position embeddings, which this Swin has none of; its tables of relative '
                          'positions follow the window and are resized where they are loaded')
+    if 'pos_embed' not in weights:
+        raise ValueError('image_size is for position embeddings, of which these weights have none')
     if len(image_size) != 2:
         raise ValueError(f'image_size is a height and a width in pixels, got {image_size!r}')
     patch = weights['patch_embed.projection.weight'].shape[2:]

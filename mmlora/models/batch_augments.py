@@ -16,7 +16,7 @@ import torch
 from mmpretrain.models.utils.batch_augments import CutMix
 from torch import Tensor
 
-from mmlora.registry import BATCH_AUGMENTS, register
+from ..registry import BATCH_AUGMENTS, register
 
 
 def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:

@@ -19,8 +19,9 @@ from ..adapters import adapter_parameter_names
 from ..io.checkpoint import load_checkpoint
 from ..io.convert import CONVERTED, Converted, detect_layout, explain_unknown
 from ..io.layouts import OWN
+from ..io.nests import unwrap
 from ..io.resize import Size, resize_bias_table, resize_positions
-from .backbones.load_guard import DERIVED
+from .backbones.load_guard import DERIVED, LoadGuard
 
 HEADS = ('head.layers.head', 'head.fc')
 """Classifiers of mmpretrain whose weights are those of a plain linear layer."""
@@ -172,7 +173,7 @@ class PretrainedWeights(PretrainedInit):
         prefix: Takes the part of a checkpoint of mmpretrain that begins with it. Weights of another layout are those of
             a backbone already, so ``'backbone.'`` changes nothing for them and any other is refused.
         map_location: Where the tensors are read to.
-        allow_missing: For weights of another layout: names that the file may lack.
+        allow_missing: Names that the file may lack, of whatever layout.
         allow_unexpected: For weights of another layout: names that the file may have too many.
         source_grid: For weights of another layout: height and width in patches of a position embedding that is not
             square.
@@ -199,8 +200,8 @@ class PretrainedWeights(PretrainedInit):
         """Load the weights into a module.
 
         Raises:
-            ValueError: They are of a foreign layout and do not fit; or of no known one, and nothing of them fits; or
-                there are none under the prefix.
+            ValueError: They are of a known layout, mmpretrain's ViT and Swin among them, and weights of the backbone are
+                missing or misshapen; or of no known one, and nothing of them fits; or there are none under the prefix.
         """
         print_log(f'load {self.prefix or "model"} from: {self.checkpoint}', logger='current')
         checkpoint = load_checkpoint(self.checkpoint, self.map_location)
@@ -216,12 +217,24 @@ class PretrainedWeights(PretrainedInit):
             )
         else:
             state = self._own(checkpoint, module)
-        _load_checkpoint_to_model(module, state, strict=False, logger='current')
+        inner = getattr(module, 'backbone', None)
+        backbone, prefix = (inner, 'backbone.') if isinstance(inner, nn.Module) else (module, '')
+        found = detect_layout(state)
+        guards = []
+        if found is not None and found[0].name in OWN:
+            kept = {name.removeprefix('backbone.') for name in self.allow_missing} & set(backbone.state_dict())
+            state = {prefix + name: backbone.state_dict()[name].clone() for name in kept} | state
+            guards.append(backbone.register_load_state_dict_pre_hook(LoadGuard()))
+        try:
+            _load_checkpoint_to_model(module, state, strict=False, logger='current')
+        finally:
+            for guard in guards:
+                guard.remove()
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
 
     def _own(self, checkpoint: dict[str, Any], module: nn.Module) -> dict[str, Tensor]:
-        state = checkpoint.get('state_dict', checkpoint)
+        state = unwrap(checkpoint, str(self.checkpoint))
         if self.prefix is not None:
             prefix = self.prefix.rstrip('.') + '.'
             part = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -230,7 +243,7 @@ class PretrainedWeights(PretrainedInit):
                                  f'{_first(list(map(str, state)))}. Weights of a bare backbone need no prefix')
             return part
         own = set(module.state_dict())
-        if not adapter_parameter_names(module) and not any(str(key).removeprefix('module.') in own for key in state):
+        if not adapter_parameter_names(module) and not own & set(state):
             whole = any(str(key).startswith('backbone.') for key in state)
             raise ValueError(
                 f'nothing of {self.checkpoint} fits {type(module).__name__}. '

@@ -188,6 +188,36 @@ def test_names_may_be_allowed(made, tmp_path):
         build(VIT, path, allow_missing='ln1.bias')
 
 
+OWN_FAULTS = {
+    'missing': (lambda s: {k: v for k, v in s.items() if k != 'layers.1.ln2.bias'}, 'lacks 1 of .*layers.1.ln2.bias'),
+    'another shape': (
+        lambda s: {**s, 'layers.0.ffn.layers.1.bias': torch.ones(9)},
+        r'layers.0.ffn.layers.1.bias is \(9,\), the model has \(48,\)',
+    ),
+    'adapters': (lambda s: {**s, 'layers.0.attn.proj.lora_A': torch.ones(2, 48)}, 'adapts other modules'),
+}
+
+
+@pytest.mark.parametrize('nest', [None, 'state_dict', 'model'])
+@pytest.mark.parametrize('case', OWN_FAULTS)
+def test_nothing_of_a_plain_backbone_is_left_at_random_by_its_own_files(tmp_path, case, nest):
+    change, message = OWN_FAULTS[case]
+    torch.manual_seed(0)
+    state = {k: torch.randn_like(v) for k, v in build(VIT).state_dict().items()}
+    whole = {f'backbone.{k}': v for k, v in state.items()} | {'head.layers.head.weight': torch.ones(2, 48)}
+    for number, (content, options) in enumerate([(state, {}), (whole, dict(prefix='backbone.'))]):
+        prefix = options.get('prefix', '')
+        path = write({nest: content} if nest else content, tmp_path, f'right{number}')
+        assert torch.equal(build(VIT, path, **options).layers[1].ln2.bias, state['layers.1.ln2.bias'])
+        wrong = {prefix + k: v for k, v in change(state).items()}
+        path = write({nest: wrong} if nest else wrong, tmp_path, f'wrong{number}')
+        with pytest.raises(ValueError, match=message):
+            build(VIT, path, **options)
+        if case == 'missing':
+            model = build(VIT, path, allow_missing=['layers.1.ln2.bias'], **options)
+            assert torch.equal(model.layers[1].ln2.bias, torch.zeros(48))
+
+
 def test_a_missing_part_of_a_fused_weight(made):
     state = dict(source_of(made, 'hf4')[3])
     state.pop('encoder.layer.1.attention.attention.key.weight')

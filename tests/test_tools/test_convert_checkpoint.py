@@ -99,6 +99,7 @@ BAD = {
     'ending': (dict(out='out.bin'), r"must end in .pth or .safetensors for the layout 'mmpretrain'"),
     'npz': (dict(out='out.pth', to='google'), "must end in .npz for the layout 'google'"),
     'no heads': (dict(out='out.npz', to='google'), 'whose number is not in the weights: give num_heads'),
+    'no such heads': (dict(out='out.npz', to='google', num_heads=-3), 'give num_heads'),
     'odd heads': (dict(out='out.npz', to='google', num_heads=5), 'a width of 48 does not divide into 5'),
     'layout': (dict(to='tim'), "there is no layout 'tim'; did you mean timm"),
     'reading only': (dict(to='mae'), 'MAE can be read, not written; write one of mmpretrain,'),
@@ -119,6 +120,19 @@ def test_refused(timm_file, tmp_path, case):
     with pytest.raises(ValueError, match=message):
         convert_weights(str(timm_file[0]), tmp_path / options.pop('out', 'out.pth'), **options)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_weights_that_are_cut_off(timm_file, tmp_path):
+    state = timm_file[1].state_dict()
+    save_file({**state, 'blocks.0.attn.qkv.weight': torch.ones(100, 48)}, tmp_path / 'cut.safetensors')
+    with pytest.raises(ValueError, match=r'\(100, 48\) cannot be split into 3'):
+        convert_weights(str(tmp_path / 'cut.safetensors'), tmp_path / 'out.pth', to='hf')
+    source = SOURCES['hf4']
+    state = unwrap(source.rename(dict(source.build()[0].state_dict())))
+    torch.save({k: v for k, v in state.items() if 'position' not in k}, tmp_path / 'bare.pth')
+    with pytest.raises(ValueError, match='of which these weights have none'):
+        convert_weights(str(tmp_path / 'bare.pth'), tmp_path / 'out.pth', image_size=(56, 56))
+    assert not (tmp_path / 'out.pth').exists()
 
 
 def test_errors_of_the_tool_and_allowed_names(timm_file, tmp_path, capsys):

@@ -32,12 +32,18 @@ def _stacked(each: Transform, count: int = 3) -> Transform:
     """Stack layers, such as q, k and v, along their rows, each changed by ``each`` first."""
     return Transform(
         lambda parts: torch.cat([each.forward([part]) for part in parts]),
-        lambda tensor, heads: [each.back(part, heads)[0] for part in tensor.chunk(count)],
+        lambda tensor, heads: [each.back(part, heads)[0] for part in _split(tensor, count)],
     )
 
 
+def _split(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
+    if len(tensor) % count:
+        raise ValueError(f'a weight of {tuple(tensor.shape)} cannot be split into {count} layers such as q, k and v')
+    return tensor.chunk(count)
+
+
 def _head_shape(size: int, heads: int | None) -> tuple[int, int]:
-    if not heads:
+    if not heads or heads < 1:
         raise ValueError('this layout splits the width into attention heads, whose number is not in the weights: give '
                          'num_heads (the tool: --num-heads or --arch)')
     if size % heads:

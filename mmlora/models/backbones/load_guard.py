@@ -56,12 +56,12 @@ class LoadGuard:
                     "belong in init_cfg=dict(type='Pretrained', checkpoint=...) of the backbone; those of a whole "
                     "model need prefix='backbone.' there"
                 )
-            raise ValueError(f'the checkpoint lacks {_listed(missing, len(base))} frozen weights{hint}')
+            raise ValueError(f'the checkpoint lacks {_listed(missing, len(base))} weights of the backbone{hint}')
         misshapen = [key for key in base if given[key].shape != own[key].shape]
         if misshapen:
             key = misshapen[0]
             raise ValueError(
-                f'the checkpoint holds {_listed(misshapen, len(base))} frozen weights in another shape: {key} is '
+                f'the checkpoint holds {_listed(misshapen, len(base))} weights of the backbone in another shape: {key} is '
                 f'{tuple(given[key].shape)}, the model has {tuple(own[key].shape)}; is it another architecture?'
             )
 
