@@ -8,7 +8,7 @@ import torch.nn as nn
 from ..fused import adapted_slices, layout_of
 from .kinds import look_up_linear_kind
 from .low_rank import LowRankLinear
-from .sites import BYPASSED, class_path
+from .sites import bypassed, is_among, place_of
 from .targets import linear_names, matches, select
 
 Rank = int | Mapping[str, int]
@@ -97,15 +97,14 @@ def _build(
     model: nn.Module, name: str, kind: str, rank: Rank, slices: Sequence[str] | None, kwargs: dict
 ) -> LowRankLinear:
     parent, child = _parent(model, name)
-    places = {(class_path(base), child) for base in type(parent).__mro__}
-    if places & BYPASSED:
+    if bypassed(model, name):
         raise ValueError(
             f'{name} belongs to a {type(parent).__name__}, which reads its weight and never calls it: an adapter '
             'there would learn nothing'
         )
     cls, own = look_up_linear_kind(kind), adapted_slices(name, slices)
     if layout_of(name) and slices is not None and cls.fused is not None:
-        if places & INTERLEAVED:
+        if is_among(model, name, INTERLEAVED):
             raise ValueError(
                 f'{name} belongs to a {type(parent).__name__}, which lays out q, k and v head by head, so that slices '
                 f'{slices!r} would mean other rows: adapt the projection as one weight, slices=None'
@@ -121,10 +120,9 @@ def _build(
 
 
 def _parent(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, child = name.rpartition('.')
-    if not child:
+    if not name:
         raise ValueError('the model itself is a linear layer; adapt it with LoRALinear.from_linear')
-    return model.get_submodule(path), child
+    return place_of(model, name)
 
 
 def adapted_layers(model: nn.Module) -> dict[str, LowRankLinear]:

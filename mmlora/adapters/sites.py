@@ -36,10 +36,15 @@ def place_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), child
 
 
+def is_among(model: nn.Module, name: str, places: set[tuple[str, str]]) -> bool:
+    """Return whether a layer stands in one of the places ``(class, child)``, subclasses included."""
+    parent, child = place_of(model, name)
+    return bool({(class_path(base), child) for base in type(parent).__mro__} & places)
+
+
 def bypassed(model: nn.Module, name: str) -> bool:
     """Return whether the module that holds a layer reads its weight and never calls it."""
-    parent, child = place_of(model, name)
-    return bool({(class_path(base), child) for base in type(parent).__mro__} & BYPASSED)
+    return is_among(model, name, BYPASSED)
 
 
 def feed_forwards(backbone: nn.Module) -> dict[str, nn.Module]:

@@ -200,8 +200,9 @@ class PretrainedWeights(PretrainedInit):
         """Load the weights into a module.
 
         Raises:
-            ValueError: They are of a known layout, mmpretrain's ViT and Swin among them, and weights of the backbone are
-                missing or misshapen; or of no known one, and nothing of them fits; or there are none under the prefix.
+            ValueError: They are of a known layout, mmpretrain's ViT and Swin among them, and weights of the backbone
+                are missing or misshapen; or of no known one, and nothing of them fits; or there are none under the
+                prefix.
         """
         print_log(f'load {self.prefix or "model"} from: {self.checkpoint}', logger='current')
         checkpoint = load_checkpoint(self.checkpoint, self.map_location)

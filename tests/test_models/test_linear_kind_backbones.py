@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 
 from mmlora.adapters import (
     adapted_layers,
+    adapter_modules,
     adapter_parameter_names,
     adapter_tensor_names,
     merge_adapters,
@@ -238,3 +239,13 @@ def test_arguments_that_a_kind_has_not_are_refused():
         MODELS.build(dict(config('DoRA'), adapter_cfg=dict(num_groups=2)))
     with pytest.raises(TypeError, match=r"no \['alpha', 'layout'\]: it takes \['num_groups', 'lora_dtype'\]"):
         MODELS.build(dict(config('MELoRA'), adapter_cfg=dict(layout='vkq', alpha=8)))
+
+
+def test_the_start_of_a_kind_is_not_that_of_what_is_scaled_beside_it():
+    model = MODELS.build(dict(
+        type='AdaptedBackbone', kind='MoSLoRA', targets=['proj'], lora_ranks=2, scale_shift=['ln1'],
+        adapter_cfg=dict(init='kaiming'),
+        backbone=dict(type='VisionTransformer', img_size=16, patch_size=8, arch=dict(
+            embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8))))  # fmt: skip
+    starts = {type(layer).__name__: layer.init for layer in adapter_modules(model).values()}
+    assert starts == {'MoSLoRALinear': 'kaiming', 'ScaleShiftLayerNorm': 'published'}

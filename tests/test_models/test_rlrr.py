@@ -88,6 +88,33 @@ class TestGoldenViT:
         assert set(missing) == set(learned) and not unexpected
 
 
+@pytest.mark.parametrize(('name', 'place', 'prefix'), [('block', '', ''), ('attention', 'attn', 'attn.')])
+def test_golden_parts_of_a_block(golden, name, place, prefix):
+    z = read(golden, name)
+    block = RLRRViT(**VIT).double().layers[0]
+
+    def own_name(key: str) -> str:
+        return vit_name(f'transformer.encoder.layer.0.{prefix}{key}').removeprefix('layers.0.')
+
+    state = {own_name(key): value for key, value in part(z, 'param.').items()}
+    for what in ('weight', 'bias'):
+        state[f'attn.qkv.{what}'] = torch.cat([state.pop(f'attn.qkv.{what}_{s}') for s in 'qkv'])
+    own = block.state_dict()
+    left_out = block.load_state_dict({k: v.reshape(own[k].shape) for k, v in state.items()}, strict=False)
+    assert not left_out.unexpected_keys and all(not key.startswith(place) for key in left_out.missing_keys)
+    block.eval()
+    x = z['x'].requires_grad_()
+    y = block.get_submodule(place)(x)
+    close(y, z['y'])
+    (y * z['gy']).sum().backward()
+    close(x.grad, z['grad_x'])
+    grads = part(z, 'grad.')
+    assert {own_name(k) for k in grads} == {n for n in adapter_parameter_names(block) if n.startswith(place)}
+    for key, grad in grads.items():
+        close(block.get_parameter(own_name(key)).grad, grad, key)
+
+
+
 def unfolded(key: str, value: torch.Tensor) -> torch.Tensor:
     """Turn the order of merged patches from that of the published code into that of ``nn.Unfold``."""
     if re.search(r'downsample\.(norm\.|reduction\.(weight|rlrr_in))', key):

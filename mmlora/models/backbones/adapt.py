@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmpretrain.models import RevVisionTransformer, VisionTransformer
 
 from ...adapters import (
+    RLRRLinear,
     Tuning,
     adapter_modules,
     adapter_parameter_names,
@@ -65,7 +66,9 @@ def adapt_backbone(
     ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
     options = _options(kind, dict(alpha=alpha, scaling=scaling, dropout=dropout)) | kwargs
     inject_exact(backbone, ranks, kind, slices, **options)
-    start = {name: kwargs[name] for name in ('init', 'lora_dtype') if name in kwargs}
+    # The starts of other kinds have names of their own.
+    shared = ('init', 'lora_dtype') if look_up_kind(kind) is RLRRLinear else ('lora_dtype',)
+    start = {name: kwargs[name] for name in shared if name in kwargs}
     if convs:
         inject_rlrr_conv(backbone, convs, **start)
     if scale_shift:

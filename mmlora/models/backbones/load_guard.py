@@ -61,8 +61,8 @@ class LoadGuard:
         if misshapen:
             key = misshapen[0]
             raise ValueError(
-                f'the checkpoint holds {_listed(misshapen, len(base))} weights of the backbone in another shape: {key} is '
-                f'{tuple(given[key].shape)}, the model has {tuple(own[key].shape)}; is it another architecture?'
+                f'the checkpoint holds {_listed(misshapen, len(base))} weights of the backbone in another shape: {key} '
+                f'is {tuple(given[key].shape)}, the model has {tuple(own[key].shape)}; is it another architecture?'
             )
 
     def _check_factors(self, own: dict, factors: set[str], given: dict, tuning: Tuning | None) -> None:
