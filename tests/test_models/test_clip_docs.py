@@ -55,6 +55,7 @@ def test_the_config_is_whole(root, blocks, tmp_path):
     assert learned == 184_320 and {group['weight_decay'] for group in optimizer.param_groups} == {0.01}
     (schedule,) = cfg.param_scheduler
     assert (schedule.T_max, schedule.end, cfg.train_cfg.max_iters) == (8000, 8000, 8000)
+    assert not (cfg.train_cfg.by_epoch or cfg.log_processor.by_epoch or cfg.default_hooks.checkpoint.by_epoch)
     assert [HOOKS.get(hook.type).__name__ for hook in cfg.custom_hooks] == ['StepSeedHook', 'ClassNamesHook']
     for name in ('train', 'val', 'test'):
         dataset = cfg[f'{name}_dataloader'].dataset
