@@ -1,5 +1,6 @@
 """Whether the labels of the data fit the model's head, said before the first step."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.datasets import KFoldDataset
 
@@ -155,6 +157,11 @@ def check_labels(runner: Runner, *parts: str, trained_classes: Sequence[str] = (
             problem = label_problem(plain, num_classes)
             if problem:
                 raise ValueError(f'{name}: {problem}')
+            declared = declared_classes(plain)
+            if declared and declared < num_classes:
+                print_log(f'{name}: {describe_dataset(plain)} has {declared} classes, and the head has '
+                          f'num_classes={num_classes}: the others are never right. If that is not meant, set '
+                          f'model.head.num_classes={declared}', logger='current', level=logging.WARNING)
             problem = trained_names_problem(name, plain, trained_classes)
             if problem:
                 raise ValueError(problem)

@@ -1,4 +1,5 @@
 import json
+import logging
 import pickle
 import shutil
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset, KFoldDataset, MultiLabelDataset
 from tiny import CONFIG, call_tool, tiny_config
 
-from mmlora.apis import check_data, train
+from mmlora.apis import check_data, labels, train
 from mmlora.apis import test as run_test
 from mmlora.apis.labels import check_labels, head_classes, image_infos, label_problem, plain_datasets
 from mmlora.datasets import Endoscopy, ListDataset, SeededDataset, VTAB1k
@@ -314,6 +315,18 @@ def test_data_sets_without_list_are_passed_over(lists):
         check_labels(runner, 'train')
     runner.cfg = ConfigDict(model=dict(type='Own'))
     check_labels(runner, 'train')
+
+
+def test_a_head_with_outputs_for_no_class_is_said(lists, monkeypatch):
+    said = []
+    monkeypatch.setattr(labels, 'print_log', lambda message, **kwargs: said.append((message, kwargs['level'])))
+    dataset = custom(lists, metainfo=dict(classes=['a', 'b', 'c']))
+    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)))
+    for num_classes, expected in ((3, 0), (4, 1)):
+        runner.cfg = ConfigDict(model=dict(head=dict(num_classes=num_classes)))
+        check_labels(runner, 'train')
+        assert len(said) == expected
+    assert 'has 3 classes' in said[0][0] and 'num_classes=4' in said[0][0] and said[0][1] == logging.WARNING
 
 
 @pytest.mark.parametrize('model, expected', [
