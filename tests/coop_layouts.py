@@ -1,4 +1,4 @@
-"""Small sets of CoOp in the folders of CoOp and of CLIP-LoRA's code. Images are empty files unless they are to be read."""
+"""Small sets of CoOp in the folders of CoOp and of CLIP-LoRA's code. Images are empty unless they are to be read."""
 
 import json
 from pathlib import Path

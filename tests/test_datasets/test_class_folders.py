@@ -60,7 +60,7 @@ def test_without_a_folder_of_validation_images(birds):
     with pytest.raises(ValueError, match='class 0 has 8 training images.* 5 for training and 4 for validation'):
         build('train', 5, 'clip_lora')
     for options in (dict(n_shot=4), dict()):
-        with pytest.raises(FileNotFoundError, match="split='val' needs '.*/none', which is not there; there is train, test"):
+        with pytest.raises(FileNotFoundError, match="'val' needs '.*/none', which is not there; there is train, test"):
             build('val', **options)
     (birds / 'mine.json').write_text(json.dumps(dict(val=['train/jay/7.jpg'], train=[0])))
     assert infos(build('val', index_file='mine.json')) == [(str(birds / 'train/jay/7.jpg'), 1)]
