@@ -55,6 +55,9 @@ class NamedDataset(ListedDataset):
         self.split, self.n_shot, self.sampling, self.seed = split, n_shot, sampling, seed
         self.subset, self.index_file, self._files, self._title = subset, index_file, files, title
         self._labels = classes_of(len(files.classes), subset)
+        if not self._labels:
+            raise ValueError(f'{title}: subset={subset!r} of {len(files.classes)} classes has none: there must be at '
+                             f'least {2 if files.classes else 1}')
         metainfo = dict(metainfo or {})
         names = classes or metainfo.pop('classes', None) or [name.replace('_', ' ') for name in files.classes]
         if isinstance(names, str) or len(names) != len(files.classes):
@@ -72,6 +75,8 @@ class NamedDataset(ListedDataset):
     def read_images(self, path: str) -> list[ListedImage]:
         """Return the images of the split: all, drawn or chosen, of the classes of the subset."""
         images = self._chosen() if self.index_file else self._drawn()
+        if self.subset == 'all':
+            return images
         first = self._labels[0]
         return [replace(image, label=image.label - first) for image in images if image.label in self._labels]
 

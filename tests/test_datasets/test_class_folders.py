@@ -94,6 +94,16 @@ def test_names_that_cannot_be_used(birds, name, text, message):
         folders(data_root=str(birds), names=name)
 
 
+def test_no_classes_are_left(tmp_path):
+    touch(tmp_path / 'train' / 'jay' / '1.jpg')
+    assert counts(folders(data_root=str(tmp_path), subset='base')) == [1]
+    with pytest.raises(ValueError, match="subset='new' of 1 classes has none: there must be at least 2"):
+        folders(data_root=str(tmp_path), subset='new')
+    (tmp_path / 'empty' / 'train').mkdir(parents=True)
+    with pytest.raises(ValueError, match="subset='all' of 0 classes has none"):
+        folders(data_root=str(tmp_path / 'empty'))
+
+
 def test_bad_input(birds):
     with pytest.raises(FileNotFoundError, match="no folder '.*/none/train', which should hold one folder"):
         folders(data_root=str(birds / 'none'))
