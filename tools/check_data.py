@@ -7,6 +7,7 @@ Examples::
     python tools/check_data.py vtab1k data/vtab-1k --name eurosat
     python tools/check_data.py medfmc data/MedFMC
     python tools/check_data.py fgvc data/FGVC --name cub --layout official --read-all
+    python tools/check_data.py coop data/coop --name dtd eurosat
     python tools/check_data.py list data/birds/train.txt data/birds/val.txt
     python tools/check_data.py folder data/birds
     python tools/check_data.py --list
@@ -38,7 +39,8 @@ PATHS = {'config': (0, 0, 'no folder'), 'set': (0, 1, 'one folder'), 'list': (1,
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Look at data: counts, classes, labels, missing files, leaks')
-    parser.add_argument('what', nargs='?', help='a config file; or vtab1k, medfmc, fgvc, digits, glyphs; list; folder')
+    parser.add_argument('what', nargs='?',
+                        help='a config file; or vtab1k, medfmc, fgvc, coop, digits, glyphs; list; folder')
     parser.add_argument('root', nargs='*', help='folder of the sets; or the lists; or the folders of images')
     parser.add_argument('--list', action='store_true', help='print all data sets, their folders and sources')
     parser.add_argument('--read-all', action='store_true',

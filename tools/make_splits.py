@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write few-shot lists, or the splits of Glyphs.
+"""Write few-shot lists, the draws of CoOp and CLIP-LoRA, or the splits of Glyphs.
 
 Examples::
 
@@ -8,6 +8,7 @@ Examples::
     python tools/make_splits.py fewshot --dataset fgvc --data-root data/FGVC --name cub --shots 1 2 4 8 16
     python tools/make_splits.py fewshot --list data/birds/train.txt --out data/birds/lists --shots 4 16
     python tools/make_splits.py fewshot --list data/images/train --out data/images/lists --shots 4
+    python tools/make_splits.py coop --data-root data/coop --name dtd --sampling clip_lora --shots 1 16 --seeds 1 2 3
     python tools/make_splits.py glyphs
 """
 
@@ -17,7 +18,9 @@ import sys
 from pathlib import Path
 
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
+from mmlora.apis.few_shot_indices import index_files
 from mmlora.apis.splits import few_shot_files, fgvc_sources, list_source, medfmc_sources, vtab_sources, write_lists
+from mmlora.datasets.few_shot_rules import SAMPLINGS
 from mmlora.datasets.glyph_splits import select_letters, split_document
 from mmlora.io.atomic import write_text
 
@@ -31,7 +34,7 @@ PUBLISHED = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Write few-shot lists, or the splits of Glyphs')
+    parser = argparse.ArgumentParser(description='Write few-shot lists, draws of CoOp, or the splits of Glyphs')
     commands = parser.add_subparsers(dest='command', required=True)
     shot = commands.add_parser('fewshot', help='choose K images of each class, under the names of the published lists')
     shot.add_argument('--dataset', choices=sorted(PUBLISHED), help='a published data set')
@@ -49,6 +52,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     shot.add_argument('--with-negatives', action='store_true', help='choose as many images without any class, too')
     shot.add_argument('--allow-fewer', action='store_true', help='of classes with too few images, take what there is')
     shot.add_argument('--force', action='store_true', help='replace lists that have other content')
+    coop = commands.add_parser('coop', help='write which images CoOp or CLIP-LoRA draws from a set')
+    coop.add_argument('--data-root', default='data/coop', help='folder of the sets')
+    coop.add_argument('--name', default='all', help='the set, such as dtd; by default all that are there')
+    coop.add_argument('--sampling', choices=sorted(SAMPLINGS), default='clip_lora', help='whose draw')
+    coop.add_argument('--shots', type=int, nargs='+', default=[1, 2, 4, 8, 16], help='images per class')
+    coop.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='seeds of the draws')
+    coop.add_argument('--out', help='folder of the files; by default that of the sets')
+    coop.add_argument('--force', action='store_true', help='replace files that have other content')
     glyphs = commands.add_parser('glyphs', help='choose the letters of Glyphs from the fonts that matplotlib ships')
     glyphs.add_argument('--out', type=Path, default=Path('data_splits/glyphs'))
     args = parser.parse_args(argv)
@@ -85,6 +96,14 @@ def few_shot(args: argparse.Namespace) -> None:
         print(f'{path}: {lines} images' + ('' if path in written else ', as it was'))
 
 
+def coop(args: argparse.Namespace) -> None:
+    """Write the draws of CoOp or CLIP-LoRA."""
+    files = index_files(args.data_root, args.name, args.shots, args.seeds, args.sampling, args.out)
+    written = set(write_lists(files, args.force))
+    for path in files:
+        print(f'{path}' + ('' if path in written else ', as it was'))
+
+
 def glyphs(args: argparse.Namespace) -> None:
     """Write train.json, val.json and test.json of Glyphs."""
     for split, codes in select_letters()[0].items():
@@ -99,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = parse_args(argv)
     try:
-        {'fewshot': few_shot, 'glyphs': glyphs}[args.command](args)
+        {'fewshot': few_shot, 'coop': coop, 'glyphs': glyphs}[args.command](args)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

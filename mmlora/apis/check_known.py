@@ -32,7 +32,7 @@ def check_known(
     """Look at published data sets: counts against the official ones, classes, missing files, overlap between splits.
 
     Args:
-        family: ``'vtab1k'``, ``'medfmc'``, ``'fgvc'``, ``'digits'`` or ``'glyphs'``.
+        family: ``'vtab1k'``, ``'medfmc'``, ``'fgvc'``, ``'coop'``, ``'digits'`` or ``'glyphs'``.
         root: Folder of the sets; by default the usual one.
         names: The sets; by default all that are there.
         read_all: Whether to read all images; otherwise one of each split. Files of equal content are then noted.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .base_to_new import trained_elsewhere
 from .records import RESULTS, read_records
 from .resuming import POINTER
 
@@ -135,8 +136,9 @@ def _result(entry: Mapping[str, Any], file: Path, metric: str) -> Result:
     value = math.nan if value is None or not math.isfinite(value) else float(value)
     protocol, test = entry['protocol'], entry['test']
     text = protocol['selection']
-    if entry.get('trained_on') not in (None, entry['dataset_name']):
-        text += f', trained on {entry["trained_on"]}'
+    elsewhere = trained_elsewhere(entry)
+    if elsewhere:
+        text += f', trained on {elsewhere}'
     cut = protocol.get('truncated')
     if cut:
         text += ', ranks cut to ' + ' '.join(f'{name} {value}' for name, value in cut.items() if value is not None)

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..datasets.coop import CoOpDataset
+from ..datasets.coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_folder, find_coop_set
 from ..datasets.digits import Digits
 from ..datasets.fgvc import FGVC
 from ..datasets.fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_folder, find_fgvc_set
@@ -158,6 +160,21 @@ def _fgvc(fgvc_set: FGVCSet) -> KnownSet:
     )
 
 
+def _coop(coop_set: CoOpSet) -> KnownSet:
+    def build(root: Path, split: str, **options: Any) -> CoOpDataset:
+        return CoOpDataset(coop_set.name, split, data_root=str(root), check_images=False, **LOOK, **options)
+
+    return KnownSet(
+        coop_set.name,
+        coop_set.images,
+        build,
+        lambda root: find_coop_folder(root, coop_set),
+        coop_set.num_classes,
+        folders=coop_set.folders,
+        source=coop_set.source,
+    )
+
+
 def _digits(root: Path, split: str) -> Digits:
     return Digits(split, pipeline=_PACK, serialize_data=False)
 
@@ -179,6 +196,7 @@ def _families() -> dict[str, Family]:
     vtab = {name: _vtab(vtab_set) for name, vtab_set in VTAB_SETS.items()}
     medfmc = {kind.SET: _medfmc(kind) for kind in (Chest19, Endoscopy, Colon)}
     fgvc = {name: _fgvc(fgvc_set) for name, fgvc_set in FGVC_SETS.items()}
+    coop = {name: _coop(coop_set) for name, coop_set in (*COOP_SETS.items(), *IMAGENET_SHIFTS.items())}
     digits = {'digits': KnownSet('digits', dict(train=800, val=400, test=597), _digits, num_classes=10)}
     glyphs = {'glyphs': KnownSet('glyphs', dict.fromkeys(GLYPH_SPLITS), _glyphs)}
     found = (
@@ -187,6 +205,8 @@ def _families() -> dict[str, Family]:
         Family('medfmc', medfmc, _named('medfmc', medfmc), 'data/MedFMC',
                'figshare, collection 6476047'),
         Family('fgvc', fgvc, lambda name: fgvc[find_fgvc_set(name).name], 'data/FGVC'),
+        Family('coop', coop, lambda name: coop[find_coop_set(name).name], 'data/coop',
+               'their own pages; the split files from DATASETS.md of github.com/KaiyangZhou/CoOp'),
         Family('digits', digits, _named('digits', digits), source='scikit-learn'),
         Family('glyphs', glyphs, _named('glyphs', glyphs), source='the fonts of matplotlib'),
     )

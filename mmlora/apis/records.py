@@ -22,7 +22,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..engine.adaptation import unwrap_model
-from ..engine.protocol import describe_data, describe_run, describe_selection, plain_data_config, same_data
+from ..engine.protocol import describe_data, describe_run, describe_selection, name_data, plain_data_config, same_data
 from ..io.atomic import write_text
 from ..version import __version__
 
@@ -86,7 +86,7 @@ def make_record(
         version=__version__,
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
     )
-    record['dataset_name'] = labels['dataset_name']
+    record['dataset_name'] = name_data(cfg, cfg.test_dataloader.get('dataset'))
     return _finite(record)
 
 

@@ -105,10 +105,17 @@ def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
 
     Returns:
         The seed.
+
+    Raises:
+        ValueError: A data set draws its images by the seed of the config, and the resumed run has another.
     """
     randomness = dict(cfg.get('randomness') or {})
     seed, resumed = randomness.get('seed'), (meta or {}).get('seed')
     if resumed is not None:
+        drawn = (cfg.get('settled_variables') or {}).get('seed')
+        if drawn not in (None, resumed):
+            raise ValueError(f'the data set draws its images by randomness.seed={drawn}, but the run that goes on has '
+                             f'the seed {resumed}: set randomness.seed={resumed}')
         if seed not in (None, resumed):
             print_log(f'The run goes on with its seed {resumed}; the {seed} of the config is not used.',
                       logger='current', level=logging.WARNING)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..datasets import VTAB_SETS
+from .base_to_new import base_to_new
 from .collected import MAJORITY_MARGIN, Cell
 from .summarize import Summary
 from .vtab_means import vtab_means, vtab_set_of
@@ -32,6 +33,7 @@ def to_markdown(summary: Summary) -> str:
     lines += _table([*summary.by, *summary.columns], rows)
     if any(vtab_set_of(result.dataset) for result in summary.results):
         lines += ['', 'VTAB-1k:', '', *_vtab_table(summary)]
+    lines += _base_to_new_table(summary)
     notes = [*_footnotes(summary), *summary.notes]
     return '\n'.join([*lines, *(['', *(f'- {note}' for note in notes)] if notes else [])]) + '\n'
 
@@ -82,6 +84,18 @@ def _vtab_table(summary: Summary) -> list[str]:
     header = ['sets', 'runs of a set', *dict.fromkeys(vtab_set.group for vtab_set in VTAB_SETS.values()),
               'mean of groups', f'mean of {len(VTAB_SETS)} sets']
     return _table([*summary.by, *header], rows)
+
+
+def _base_to_new_table(summary: Summary) -> list[str]:
+    rows = []
+    for labels, row in summary.rows.items():
+        found = base_to_new(row)
+        rows += [[*_labels(summary.by, labels), name, *(f'{value:.2f}' for value in pair)]
+                 for name, pair in found.items()]
+    if not rows:
+        return []
+    return ['', 'From base to new classes, by the means of the runs:', '',
+            *_table([*summary.by, 'data', 'base', 'new', 'harmonic mean'], rows)]
 
 
 def _footnotes(summary: Summary) -> list[str]:

@@ -8,6 +8,8 @@ becomes the value of ``cfg.shot`` once all options are known. Inside a longer te
 One variable may choose the values of others: ``train_split = dict(tune='train', otherwise='trainval')`` is ``'train'``
 where ``tune = True`` and ``'trainval'`` where ``tune = False``. A ``val_dataloader`` that refers to ``val_split`` is
 left out where that is None.
+
+``'{seed}'`` is the seed of the run, ``cfg.randomness.seed``, for what a data set draws once.
 """
 
 import re
@@ -30,12 +32,15 @@ def _name(value: Any) -> bool:
 LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     'shot': ('a whole number of at least 1, or None for all images', lambda value: value is None or _whole(value)),
     'split': ('a whole number of at least 1', _whole),
+    'seed': ('a whole number of at least 0, set by randomness.seed',
+             lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0),
     'train_split': ('the name of a split', _name),
     'val_split': ('the name of a split, or None for no validation', lambda value: value is None or _name(value)),
 }
 """What the variables of the configs here may be."""
 VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _OTHERWISE = 'otherwise'
+_SEED = 'seed'
 _REFERENCE = re.compile(r'\{(\w+)\}')
 
 
@@ -56,7 +61,7 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
             it was changed after the data sets had been settled.
     """
     earlier = dict(cfg.get('settled_variables') or {})
-    changed = {name: cfg.get(name) for name, value in earlier.items() if cfg.get(name) != value}
+    changed = {name: now for name, value in earlier.items() if (now := _look_up(cfg, name)) != value}
     if changed:
         raise ValueError(
             f'{changed} comes too late: this is the config of a run, whose data sets were settled with {earlier}. Set '
@@ -90,7 +95,9 @@ def name_run(cfg: Config, used: Mapping[str, Any]) -> str:
     if not used:
         return ''
     seed = (cfg.get('randomness') or {}).get('seed')
-    named = used if seed is None else {**used, 'seed': seed}
+    named = {name: value for name, value in used.items() if name != _SEED}
+    if seed is not None:
+        named[_SEED] = seed
     return '_'.join(_label(name, value) for name, value in named.items() if value is not False)
 
 
@@ -132,14 +139,21 @@ def _written(used: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _value(cfg: Config, name: str, place: str, switches: dict[str, str]) -> Any:
-    if name not in cfg:
+    if name == _SEED and name in cfg:
+        raise ValueError(f'{place} refers to the seed of the run, but the config has a variable seed={cfg[name]!r}: '
+                         'set randomness.seed instead')
+    if name not in cfg and name != _SEED:
         raise ValueError(f'{place} refers to the variable {name!r}, which the config does not define: add {name} = ...')
-    value = cfg[name]
+    value = _look_up(cfg, name)
     if isinstance(value, Mapping):
         switches[name], value = _choose(cfg, name, value)
     if name in LIMITS and not LIMITS[name][1](value):
         raise ValueError(f'{name} must be {LIMITS[name][0]}, got {value!r}')
     return value
+
+
+def _look_up(cfg: Config, name: str) -> Any:
+    return (cfg.get('randomness') or {}).get('seed') if name == _SEED else cfg.get(name)
 
 
 def _choose(cfg: Config, name: str, choice: Mapping[str, Any]) -> tuple[str, Any]:

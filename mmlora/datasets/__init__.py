@@ -1,5 +1,8 @@
 """Data sets, episodes and samplers."""
 
+from .class_folders import ClassFolders
+from .coop import CoOpDataset
+from .coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_set
 from .digits import Digits
 from .fgvc import FGVC
 from .fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_set
@@ -12,10 +15,15 @@ from .vtab1k import VTAB1k
 from .vtab_sets import VTAB_SETS, VTABSet, find_vtab_set
 
 __all__ = [
+    'COOP_SETS',
     'FGVC',
     'FGVC_SETS',
+    'IMAGENET_SHIFTS',
     'VTAB_SETS',
     'Chest19',
+    'ClassFolders',
+    'CoOpDataset',
+    'CoOpSet',
     'Colon',
     'Digits',
     'Endoscopy',
@@ -29,6 +37,7 @@ __all__ = [
     'SeededDataset',
     'VTAB1k',
     'VTABSet',
+    'find_coop_set',
     'find_fgvc_set',
     'find_vtab_set',
 ]

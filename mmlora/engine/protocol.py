@@ -16,6 +16,8 @@ from mmengine.config import Config
 
 # What changes how images are shown to the model or read from disk, but not which they are.
 IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images')
+HALVES = ('base', 'new')
+_ENDS = tuple(f'-{half}' for half in HALVES)
 LAST, UNKNOWN = 'last {unit}', 'unknown'
 ON_VALIDATION, ON_TEST = 'validation data', 'TEST DATA'
 
@@ -115,19 +117,32 @@ def describe_run(cfg: Config) -> dict[str, Any]:
     Args:
         cfg: A whole config, whose variables are settled.
     """
-    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
-    train = inner_dataset(loader.get('dataset') if isinstance(loader, Mapping) else None)
+    train = _main_data(cfg)
     stem = Path(cfg.filename).stem if cfg.filename else None
-    root = Path(str(train.get('data_root') or '')).name
-    kind = plain_data_config(train.get('type')) or 'data'
     shot, split = _shot_and_split(cfg, train if cfg.get('train_dataloader') else {})
     return dict(
         method=_text(cfg.get('method')) or stem,
-        dataset_name=_text(cfg.get('dataset_name')) or (f'{kind}-{root}' if root else kind),
+        dataset_name=name_data(cfg, train),
         config=f'{stem}.py' if stem else None,
         shot=shot,
         split=split,
     )
+
+
+def name_data(cfg: Config, dataset: Any) -> str:
+    """Return the name of a data set of a run, with the half of the classes that it has, as in ``'dtd-base'``.
+
+    Args:
+        cfg: A whole config, whose ``dataset_name`` is that of all classes; else type and folder of the data stand in.
+        dataset: The config of the data set; ``subset`` may be ``'base'`` or ``'new'``.
+    """
+    train = _main_data(cfg)
+    root, kind = Path(str(train.get('data_root') or '')).name, plain_data_config(train.get('type')) or 'data'
+    name = _text(cfg.get('dataset_name')) or (f'{kind}-{root}' if root else kind)
+    subset = inner_dataset(dataset).get('subset')
+    if subset not in HALVES:
+        return name
+    return f'{next((name.removesuffix(end) for end in _ENDS if name.endswith(end)), name)}-{subset}'
 
 
 def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,10 +179,16 @@ def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, An
     return dict(selection=selection, at=at, on_test=on_test, validation=protocol.get('validation') if chosen else None)
 
 
+def _main_data(cfg: Config) -> Mapping[str, Any]:
+    loader = cfg.get('train_dataloader') or cfg.get('test_dataloader') or {}
+    return inner_dataset(loader.get('dataset') if isinstance(loader, Mapping) else None)
+
+
 def _shot_and_split(cfg: Config, train: Mapping[str, Any]) -> tuple[Any, Any]:
     if 'n_shot' in train:  # The data set knows better than the variables, to which it need not refer.
-        if train.get('ann_file'):
-            return Path(train['ann_file']).stem, None
+        listed = train.get('ann_file') or (train.get('index_file') if train['n_shot'] is None else None)
+        if listed:
+            return Path(listed).stem, None
         if train.get('split', 'train') != 'train':
             return train['split'], None
         shot, split = train['n_shot'], train.get('exp', cfg.get('split'))

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from coop_layouts import make_listed
 from fgvc_layouts import make_cub, make_dogs, make_json
 from layouts import make_medfmc, make_vtab, write_image, write_lists
 from tiny import call_tool
@@ -13,7 +14,7 @@ from tiny import call_tool
 from mmlora.apis import known_data
 from mmlora.apis.check_known import check_folders, check_known, check_lists
 from mmlora.apis.known_data import FAMILIES, find_family, list_known
-from mmlora.datasets import FGVC_SETS, VTAB_SETS
+from mmlora.datasets import COOP_SETS, FGVC_SETS, IMAGENET_SHIFTS, VTAB_SETS
 
 
 @pytest.fixture
@@ -100,6 +101,34 @@ def test_missing_images(cub):
     problems = check_known('fgvc', cub, ['cub']).problems
     assert problems[-1].startswith('cub test: 2 of 6 images are missing: ')
     assert 'Laysan_Albatross 10.jpg' in problems[-1]
+
+
+@pytest.fixture
+def coop(tmp_path, small):
+    small('coop', 'eurosat', 10, train=30, val=20, test=10)
+    make_listed(tmp_path / 'EuroSAT', 'eurosat', counts=dict(train=3, val=2, test=1), real=True)
+    return tmp_path
+
+
+def test_coop_that_is_whole(coop, capsys):
+    assert call_tool('check_data', 'coop', coop, '--read-all') == 0
+    text = capsys.readouterr().out
+    assert 'eurosat train: CoOpDataset (' in text and '  images: 30\n' in text and '(the class ' in text
+    assert call_tool('check_data', 'coop', coop, '--name', 'dtd') == 2
+
+
+def test_coop_with_faults(coop):
+    make_listed(coop / 'dtd', 'dtd', counts=dict(train=1, val=1, test=1), images=False)
+    problems = check_known('coop', coop).problems
+    assert 'dtd train: has 47 images, officially 2820' in problems
+    assert any(problem.startswith('dtd test: 47 of 47 images are missing') for problem in problems)
+    assert not any(problem.startswith('eurosat') for problem in problems)
+    path = coop / 'EuroSAT' / 'split_zhou_EuroSAT.json'
+    content = json.loads(path.read_text())
+    content['test'] = content['train'][:10]
+    path.write_text(json.dumps(content))
+    assert found(check_known('coop', coop, ['eurosat'])).startswith(
+        '10 of the 10 images of eurosat test are in eurosat train too')
 
 
 def test_missing_lists(eurosat):
@@ -241,7 +270,8 @@ def test_folders(tmp_path, capsys):
 def test_list_of_all(capsys):
     assert call_tool('check_data', '--list') == 0
     text = capsys.readouterr().out
-    assert text.splitlines() == list_known() and all(f'  {name}: ' in text for name in (*VTAB_SETS, *FGVC_SETS))
+    assert text.splitlines() == list_known() and all(
+        f'  {name}: ' in text for name in (*VTAB_SETS, *FGVC_SETS, *COOP_SETS, *IMAGENET_SHIFTS))
     assert 'cars: train 7329, val 815, trainval 8144, test 8041; 196 classes; folder Stanford-cars or' in text
     assert 'eurosat: train800 800, val200 200, train800val200 1000, test 5400; 10 classes; folder eurosat' in text
     assert 'chest: trainval 979, test 1161; 19 classes' in text and 'data/MedFMC' in text

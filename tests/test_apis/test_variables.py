@@ -5,6 +5,7 @@ from mmengine.config import Config
 from tiny import CONFIG
 
 from mmlora.apis import prepare_test_cfg, prepare_train_cfg, settle_variables
+from mmlora.apis.resuming import settle_seed
 
 
 def few_shot(**variables):
@@ -97,6 +98,41 @@ def test_a_run_that_is_over_cannot_be_given_another_shot():
     cfg.merge_from_dict(dict(shot=5))
     with pytest.raises(ValueError, match="'shot': 5.*comes too late.*'shot': 1"):
         prepare_train_cfg(cfg)
+
+
+def drawn(**options):
+    cfg = few_shot(**options)
+    cfg.train_dataloader.dataset.seed = '{seed}'
+    return cfg
+
+
+def test_the_seed_of_the_run_is_a_variable():
+    cfg = drawn()
+    cfg.merge_from_dict({'randomness.seed': 3})
+    assert settle_variables(cfg) == dict(shot=1, split=1, seed=3) and cfg.train_dataloader.dataset.seed == 3
+    assert settle_variables(cfg) == {}
+    assert prepare_train_cfg(drawn(**{'randomness.seed': 3})).work_dir == 'work_dirs/tiny_vit/shot1_split1_seed3'
+    cfg.randomness.seed = 4
+    with pytest.raises(ValueError, match="'seed': 4.*comes too late.*'seed': 3"):
+        settle_variables(cfg)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'randomness.seed': None}, 'seed must be a whole number of at least 0, set by randomness.seed, got None'),
+    ({'randomness.seed': -1}, 'got -1'),
+    (dict(seed=3), r'dataset\.seed refers to the seed of the run, but .* seed=3: set randomness.seed instead'),
+])
+def test_seeds_that_cannot_be_used(options, message):
+    with pytest.raises(ValueError, match=message):
+        settle_variables(drawn(**options))
+
+
+def test_a_run_goes_on_with_the_images_of_its_seed():
+    cfg = drawn(**{'randomness.seed': 2})
+    settle_variables(cfg)
+    with pytest.raises(ValueError, match='by randomness.seed=2, but .* has the seed 1: set randomness.seed=1'):
+        settle_seed(cfg, dict(seed=1))
+    assert settle_seed(cfg, dict(seed=2)) == settle_seed(cfg) == 2
 
 
 def test_a_loader_that_is_built_already_has_no_variables():

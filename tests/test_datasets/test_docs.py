@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from coop_layouts import make_listed
 from fgvc_layouts import make_cub
 from layouts import make_medfmc, make_vtab, write_image, write_lists
 from mmengine.config import Config
@@ -15,7 +16,7 @@ from mmlora.apis import check_data
 from mmlora.apis.splits import few_shot_files, list_source
 from mmlora.apis.splits import write_lists as save_lists
 from mmlora.apis.train import prepare_train_cfg
-from mmlora.datasets import FGVC_SETS, VTAB_SETS
+from mmlora.datasets import COOP_SETS, FGVC_SETS, IMAGENET_SHIFTS, VTAB_SETS
 
 DOCS = (Path(__file__).resolve().parents[2] / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```$', DOCS, re.MULTILINE | re.DOTALL)
@@ -34,6 +35,7 @@ def checkout(root, tmp_path_factory):
     make_vtab(top / 'data' / 'vtab-1k', 'kitti', 4, per_class=10)
     make_medfmc(top / 'data' / 'MedFMC', 'endo', 48)
     make_cub(top / 'data' / 'FGVC' / 'CUB_200_2011')
+    make_listed(top / 'data' / 'coop' / 'eurosat', 'eurosat', counts=dict(train=3, val=2, test=1), real=True)
     shutil.copytree(top / 'data' / 'MedFMC' / 'endo', top / 'disk' / 'endo')
     shutil.copy(top / 'data' / 'MedFMC' / 'endo' / 'test_WithLabel.txt', top / 'data/MedFMC/endo/val_WithLabel.txt')
     birds, names = top / 'data' / 'birds', ['crow', 'jay']
@@ -47,12 +49,13 @@ def checkout(root, tmp_path_factory):
                             f'{part}.csv': ['file,bird', *(f'{image},{names[label]}' for image, label in lines)]})
         entries = [dict(image=image, label=names[:label + 1]) for image, label in lines]
         (birds / f'{part}.json').write_text(json.dumps(entries))
+    shutil.copytree(birds / 'val', birds / 'test')
     save_lists(few_shot_files(list_source(birds / 'train', birds / 'few_shot'), [1, 2], 2)[0])
     return top
 
 
 def test_blocks_were_found():
-    assert len(CONFIGS) == 7 and len(LOOKS) == 7 and len(COMMANDS) >= 8 and len(RUNS) == 3
+    assert len(CONFIGS) == 9 and len(LOOKS) == 8 and len(COMMANDS) >= 8 and len(RUNS) == 3
 
 
 @pytest.mark.parametrize('text', CONFIGS, ids=lambda text: text.split()[1])
@@ -69,7 +72,7 @@ def test_configs_load_their_data(text, checkout, monkeypatch):
 def test_commands_run(command, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     name = command[1].removeprefix('tools/').removesuffix('.py')
-    force = ['--force', '--allow-fewer'] if name == 'make_splits' else []
+    force = ['--force', '--allow-fewer'] if command[2] == 'fewshot' else []
     assert call_tool(name, *(word.replace('/disk', str(checkout / 'disk')) for word in command[2:]), *force) == 0
 
 
@@ -94,6 +97,20 @@ def test_looks_without_a_config_run(command, checkout, monkeypatch, capsys):
     problems = [line for line in text.splitlines() if line.startswith('problem: ')]
     # The data here is smaller than the published one, and has no other fault.
     assert all(', officially ' in line for line in problems) and status == bool(problems) and '  images: ' in text
+
+
+def test_table_of_coop_is_the_programs():
+    for row in (*COOP_SETS.values(), *IMAGENET_SHIFTS.values()):
+        assert coop_row(row) in DOCS
+
+
+def coop_row(row):
+    """Return the line of a set."""
+    images = (row.images.get(split, '') for split in ('train', 'val', 'test'))
+    places = ' or '.join(f'`{place}`' if place else 'the folder' for place in row.image_folders)
+    folders = ', '.join(f'`{folder}`' for folder in row.folders)
+    file = f'`{row.split_file}`' if row.split_file else ''
+    return f'| {" | ".join(map(str, (row.name, folders, places, row.num_classes, *images, file, row.template)))} |'
 
 
 def test_table_of_fgvc_is_the_programs():

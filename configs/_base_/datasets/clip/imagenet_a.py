@@ -1,0 +1,7 @@
+# Other images of ImageNet's classes, to test on alone: such a config has neither training data nor a schedule.
+_base_ = '../clip_224.py'
+dataset_name = 'imagenet_a'
+train_dataloader = None
+val_dataloader = None
+val_evaluator = None
+test_dataloader = dict(dataset=dict(name='imagenet_a'))
