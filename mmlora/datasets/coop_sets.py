@@ -5,12 +5,12 @@ images of Food-101 and SUN397 are those of CoOp's paper; those of the others are
 lists.
 """
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+from .set_names import find_set, plain_name, spellings_of
 
 PHOTO = 'a photo of a {}.'
 TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -114,15 +114,7 @@ IMAGENET_SHIFTS: Mapping[str, CoOpSet] = MappingProxyType({coop_set.name: coop_s
 """The sets that are tested on alone."""
 
 
-def _plain(name: str) -> str:
-    return re.sub(r'[-_ ]', '', str(name)).lower()
-
-
-_SPELLINGS = {
-    _plain(spelling): coop_set
-    for coop_set in (*_SETS, *_SHIFTS)
-    for spelling in (coop_set.name, coop_set.title, *coop_set.folders, *coop_set.spellings)
-}
+_SPELLINGS = spellings_of((*_SETS, *_SHIFTS))
 
 
 def find_coop_set(name: str) -> CoOpSet:
@@ -131,13 +123,7 @@ def find_coop_set(name: str) -> CoOpSet:
     Raises:
         ValueError: There is no such set; the message lists all, and those of a similar name.
     """
-    found = _SPELLINGS.get(_plain(name))
-    if found is None:
-        close = dict.fromkeys(
-            _SPELLINGS[match].name for match in difflib.get_close_matches(_plain(name), list(_SPELLINGS)))
-        meant = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
-        raise ValueError(f'CoOp has no set {name!r}; choose from {", ".join((*COOP_SETS, *IMAGENET_SHIFTS))}{meant}')
-    return found
+    return find_set(name, _SPELLINGS, 'CoOp')
 
 
 def find_coop_folder(data_root: str | Path, coop_set: CoOpSet) -> Path:
@@ -153,12 +139,13 @@ def find_coop_folder(data_root: str | Path, coop_set: CoOpSet) -> Path:
     """
     root = Path(data_root).expanduser()
     there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else None
-    own = {_plain(name) for name in (coop_set.name, *coop_set.folders)}
-    is_set = there is not None and _plain(root.resolve().name) in own
+    own = {plain_name(name) for name in (coop_set.name, *coop_set.folders)}
+    is_set = there is not None and plain_name(root.resolve().name) in own
     if coop_set.split_file and (root / coop_set.split_file).is_file():
         return root
     # The images of SUN397 lie in a folder SUN397 within that of the set.
-    found = [name for name in there or () if _plain(name) in own and not (is_set and name in coop_set.image_folders)]
+    inner = coop_set.image_folders if is_set else ()
+    found = [name for name in there or () if plain_name(name) in own and name not in inner]
     if len(found) > 1:
         raise ValueError(f'{str(root)!r} has the folders {" and ".join(found)}, which are names of one set: keep one, '
                          'or set data_root to the one that is meant')

@@ -5,11 +5,12 @@ Flowers has an official val.
 """
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+from .set_names import find_set, plain_name, spellings_of
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,7 @@ _SETS = (
 FGVC_SETS: Mapping[str, FGVCSet] = MappingProxyType({fgvc_set.name: fgvc_set for fgvc_set in _SETS})
 
 
-def _plain(name: str) -> str:
-    return re.sub(r'[-_ ]', '', str(name)).lower()
-
-
-_SPELLINGS = {
-    _plain(spelling): fgvc_set
-    for fgvc_set in _SETS
-    for spelling in (fgvc_set.name, fgvc_set.title, *fgvc_set.folders, *fgvc_set.spellings)
-}
+_SPELLINGS = spellings_of(_SETS)
 
 
 def find_fgvc_set(name: str) -> FGVCSet:
@@ -86,13 +79,7 @@ def find_fgvc_set(name: str) -> FGVCSet:
     Raises:
         ValueError: There is no such set; the message lists all, and those of a similar name.
     """
-    found = _SPELLINGS.get(_plain(name))
-    if found is None:
-        close = dict.fromkeys(
-            _SPELLINGS[match].name for match in difflib.get_close_matches(_plain(name), list(_SPELLINGS)))
-        meant = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
-        raise ValueError(f'FGVC has no set {name!r}; choose from {", ".join(FGVC_SETS)}{meant}')
-    return found
+    return find_set(name, _SPELLINGS, 'FGVC')
 
 
 def find_fgvc_folder(data_root: str | Path, fgvc_set: FGVCSet) -> Path:
@@ -108,16 +95,17 @@ def find_fgvc_folder(data_root: str | Path, fgvc_set: FGVCSet) -> Path:
     """
     root = Path(data_root).expanduser()
     there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else None
-    found = [name for name in there or () if _SPELLINGS.get(_plain(name)) is fgvc_set]
+    found = [name for name in there or () if _SPELLINGS.get(plain_name(name)) is fgvc_set]
     if len(found) > 1:
         raise ValueError(f'{str(root)!r} has the folders {" and ".join(found)}, which are names of one set: keep one, '
                          'or set data_root to the one that is meant')
     if found:
         return root / found[0]
-    if there is not None and _SPELLINGS.get(_plain(root.resolve().name)) is fgvc_set:
+    if there is not None and _SPELLINGS.get(plain_name(root.resolve().name)) is fgvc_set:
         return root
     has = 'does not exist' if there is None else f'has {", ".join(there) or "no folders"}'
-    close = [name for name in there or () if difflib.get_close_matches(_plain(name), map(_plain, fgvc_set.folders))]
+    folders = [plain_name(folder) for folder in fgvc_set.folders]
+    close = [name for name in there or () if difflib.get_close_matches(plain_name(name), folders)]
     meant = f' ({" or ".join(close)} may be it: rename it)' if close else ''
     raise FileNotFoundError(f'no folder {" or ".join(fgvc_set.folders)} in {str(root)!r}, which {has}{meant}: set '
                             'data_root to the folder that holds the sets; docs/datasets.md tells how to get them')
