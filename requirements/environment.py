@@ -35,7 +35,9 @@ EXTRAS = {
     'lint': ('ruff',),
     'lite': ('mmcv',),
     'quickstart': ('sklearn',),
-    'tests': ('pytest', 'xdist', 'pytest_timeout', 'sklearn', 'mmcv'),
+    'tests': (
+        'pytest', 'xdist', 'pytest_timeout', 'sklearn', 'mmcv', 'transformers', 'peft', 'timm', 'open_clip', 'ftfy',
+    ),
 }
 
 
