@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.runner import Runner
 
@@ -55,6 +56,23 @@ def announce_learning(runner: Runner) -> None:
         runner.logger.info(f'Ranks:\n{RankTable.from_dict(table, "cfg.rank_table")}')
     runner.logger.addFilter(FrozenParameterFilter())
     runner.logger.addFilter(FreshAdapterFilter(adapter_tensor_names(model)))
+
+
+def warn_of_random_weights(runner: Runner) -> None:
+    """Warn where what is frozen was drawn at random, since the config names no pre-trained weights."""
+    frozen = sum(p.numel() for p in unwrap_model(runner.model).parameters() if not p.requires_grad)
+    if frozen and not runner.cfg.get('load_from') and not runner.cfg.get('resume') and not _is_loaded(runner.cfg.model):
+        runner.logger.warning(
+            f'{frozen:,} weights are frozen, and the config names no pre-trained ones: they stay as they were drawn at '
+            "random. Give the backbone init_cfg=dict(type='Pretrained', checkpoint=...), or set load_from."
+        )
+
+
+def _is_loaded(node: Any) -> bool:
+    """Return whether a part of a config takes its initial weights from a file."""
+    if isinstance(node, Mapping):
+        return str(node.get('type')).endswith('Pretrained') or any(map(_is_loaded, node.values()))
+    return isinstance(node, (list, tuple)) and any(map(_is_loaded, node))
 
 
 def warn_of_earlier_run(runner: Runner) -> None:

@@ -277,7 +277,8 @@ def measure_on_validation(cfg: Config) -> None:
     val, test = (plain_data_config((cfg.get(f'{part}_dataloader') or {}).get('dataset')) for part in ('val', 'test'))
     if val == test:
         raise ValueError(f'the validation data of {cfg.filename} are its test data: settings cannot be chosen with '
-                         'them')
+                         'them. Give test_dataloader images of their own, or val_dataloader some that were held out of '
+                         'the training images')
     cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy((cfg.val_dataloader, cfg.val_evaluator))
     cfg.test_cfg = cfg.get('test_cfg') or {}
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_cpu
 from .labels import check_labels
-from .learning import announce_learning, warn_of_earlier_run
+from .learning import announce_learning, warn_of_earlier_run, warn_of_random_weights
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
@@ -81,6 +81,7 @@ def train(
         runner = build_runner(cfg)
         check_labels(runner, 'train', 'val')
         announce_learning(runner)
+        warn_of_random_weights(runner)
         warn_of_earlier_run(runner)
         runner.train()
     stop_workers(runner)

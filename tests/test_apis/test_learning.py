@@ -24,6 +24,7 @@ def test_the_log_says_how_much_learns_and_names_no_frozen_parameter(images, tmp_
     total = sum(p.numel() for p in runner.model.parameters())
     assert f'{learn:,} of {total:,} parameters learn' in text
     assert adapted == (learn < total)
+    assert adapted == (f'{total - learn:,} weights are frozen, and the config names no pre-trained ones' in text)
     assert 'is skipped since its requires_grad' not in text
 
 
@@ -43,7 +44,7 @@ def test_weights_without_adapters_are_no_warning_and_ranks_are_shown_once(images
         cfg.custom_hooks = [dict(type='StableRankHook')]
     train(cfg, validate=False)
     text = log_of(tmp_path / 'run')
-    assert 'do not match exactly' not in text
+    assert 'do not match exactly' not in text and 'names no pre-trained ones' not in text
     assert 'All frozen weights are loaded; the 12 tensors of the adapters start fresh.' in text
     assert text.count('4 modules, criterion stable_rank, mean rank') == 1
 
