@@ -105,7 +105,7 @@ def check_lists(
 
 
 def check_folders(paths: Sequence[str | Path], *, read_all: bool = False) -> DataReport:
-    """Look at folders with one folder of images per class; an image in two of them is a problem.
+    """Look at folders with one folder of images per class; an image in two of them is a problem, as is a wrong level.
 
     Args:
         paths: The folders, such as those of training and of validation; or one that has any of the folders ``train``,
@@ -125,7 +125,20 @@ def check_folders(paths: Sequence[str | Path], *, read_all: bool = False) -> Dat
     def build(folder: Path) -> CustomDataset:
         return CustomDataset(data_prefix=str(folder), extensions=IMAGE_SUFFIXES, **LOOK)
 
-    return _check_parts({str(folder): folder for folder in folders}, build, read_all)
+    report = _check_parts({str(folder): folder for folder in folders}, build, read_all)
+    report.problems += [problem for folder in folders if (problem := _wrong_level(folder))]
+    return report
+
+
+def _wrong_level(folder: Path) -> str | None:
+    """Say that the classes of a folder hold folders and no images, as where it is one level too high, or None."""
+    inner = {each.name: list(each.iterdir()) for each in sorted(folder.iterdir()) if each.is_dir()}
+    above = [name for name, held in inner.items() if held and all(each.is_dir() for each in held)]
+    if not above:
+        return None
+    names = ', '.join(sorted(each.name for each in inner[above[0]])[:5])
+    return (f'{folder}: {above[0]!r} would be a class, but holds folders ({names}) and no images: name the folder '
+            f'whose folders are the classes, such as {str(folder / above[0])!r}')
 
 
 def _choose(family: Family, root: Path, names: Sequence[str], report: DataReport) -> list[KnownSet]:

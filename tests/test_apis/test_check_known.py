@@ -264,6 +264,17 @@ def test_folders(tmp_path, capsys):
     assert 'are in' in found(check_folders([tmp_path / 'train', tmp_path / 'train' / '..' / 'train']))
 
 
+def test_a_folder_one_level_too_high(tmp_path):
+    for split in ('training', 'validation'):
+        for name in ('crow', 'jay'):
+            write_image(tmp_path / 'birds' / split / name / f'{split}.jpg', 0, 0)
+    assert "'training' would be a class, but holds folders (crow, jay)" in found(check_folders([tmp_path / 'birds']))
+    assert "'birds' would be a class, but holds folders (training, validation)" in found(check_folders([tmp_path]))
+    write_image(tmp_path / 'birds' / 'training' / 'more' / 'nested' / '1.jpg', 0, 0)
+    write_image(tmp_path / 'birds' / 'training' / 'more' / '2.jpg', 0, 0)
+    assert not check_folders([tmp_path / 'birds' / 'training']).problems
+
+
 # What is known.
 
 
