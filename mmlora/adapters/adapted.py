@@ -27,10 +27,7 @@ class AdaptedLayer(nn.Module):
     def _prepare(self, lora_dtype: torch.dtype | None = None) -> None:
         """Freeze the layer and choose the type of the learned tensors; at the end of the constructor of the layer."""
         self._freeze_base()
-        if lora_dtype is None:
-            half = self.weight.dtype in (torch.float16, torch.bfloat16)
-            lora_dtype = torch.float32 if half else self.weight.dtype
-        self.lora_dtype = lora_dtype
+        self.lora_dtype = lora_dtype or learned_dtype(self.weight)
         self.register_buffer('_pristine', None, persistent=False)
         self.register_buffer('_pristine_bias', None, persistent=False)
 
@@ -169,6 +166,11 @@ class AdaptedLayer(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._refuse_if_merged('load_state_dict')
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def learned_dtype(weight: Tensor) -> torch.dtype:
+    """Return the type of learned tensors beside a frozen weight: float32 over half precision, else the same type."""
+    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
 
 
 def adapter_modules(model: nn.Module) -> dict[str, AdaptedLayer]:

@@ -7,8 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adapted import learned_dtype
 from .added import AddedModule
-from .tuning import learned_dtype
 
 
 def bottleneck(x: Tensor, down: tuple[Tensor, Tensor], act: Callable, up: tuple[Tensor, Tensor], p: float) -> Tensor:

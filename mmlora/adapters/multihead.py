@@ -19,7 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .adapted import AdaptedLayer
+from .adapted import AdaptedLayer, learned_dtype
 from .lora import check_rank, lora_change, lora_delta, make_dropout
 from .low_rank import Factors, copy_factors
 from .multihead_math import attend, causal_mask, check_inputs, joint_mask
@@ -140,9 +140,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
 
     def _prepare(self, lora_dtype: torch.dtype | None = None) -> None:
         self._freeze_base()
-        base = self.out_proj.weight.dtype
-        half = base in (torch.float16, torch.bfloat16)
-        self.lora_dtype = lora_dtype or (torch.float32 if half else base)
+        self.lora_dtype = lora_dtype or learned_dtype(self.out_proj.weight)
         for name in self._changed_names():
             self.register_buffer(_PRISTINE[name], None, persistent=False)
         self.register_state_dict_post_hook(_save_frozen)

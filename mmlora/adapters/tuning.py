@@ -7,9 +7,7 @@ freezes the rest; ``detach`` takes all of it away. No forward of a backbone is e
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
 import torch.nn as nn
-from torch import Tensor
 
 from .freeze import adapter_parameter_names, freeze, release_norms
 
@@ -134,11 +132,6 @@ def parameters_where(model: nn.Module, wanted: Callable[[nn.Module, str], bool])
         for own, _ in module.named_parameters(recurse=False)
         if wanted(module, own)
     }
-
-
-def learned_dtype(weight: Tensor) -> torch.dtype:
-    """Return the type of learned tensors beside a frozen weight: float32 over half precision, else the same type."""
-    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
 
 
 def check_size(name: str, value: int) -> int:

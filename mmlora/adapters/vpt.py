@@ -19,9 +19,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adapted import learned_dtype
 from .added import AddedModule
 from .sites import class_path
-from .tuning import Tuning, check_dropout, check_flag, check_size, learned_dtype
+from .tuning import Tuning, check_dropout, check_flag, check_size
 
 LAYERS = {
     'mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer',

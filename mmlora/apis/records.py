@@ -195,6 +195,15 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
     return content['results']
 
 
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait for other processes that add results to a folder; two tests of one run may end at the same time."""
@@ -236,13 +245,7 @@ def _backbone_name(model: Mapping[str, Any]) -> str:
 
 def _sha256(checkpoint: str) -> str | None:
     path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path) if path.is_file() else None
 
 
 def _finite(value: Any) -> Any:

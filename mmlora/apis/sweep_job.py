@@ -19,11 +19,11 @@ import torch
 from mmengine.config import Config
 
 from .check_data import check_data
-from .records import check_results
+from .records import check_results, sha256_of
 from .resuming import POINTER
 from .sweep_lock import lock_folder
 from .sweep_plan import differences, identity, settle_job
-from .sweep_state import DONE, MARK, doubt, foreign_checkpoint, last_checkpoint, read_state, sha256_of, write_state
+from .sweep_state import DONE, MARK, doubt, foreign_checkpoint, last_checkpoint, read_state, write_state
 from .test import test
 from .train import train
 

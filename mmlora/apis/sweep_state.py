@@ -1,6 +1,5 @@
 """What is known of each run of a sweep: ``job.json`` in its folder, and whether its files bear it out."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..io.atomic import write_text
 from ..io.checkpoint import load_checkpoint
-from .records import check_results
+from .records import check_results, sha256_of
 from .resuming import POINTER
 from .sweep_plan import Job, differences
 
@@ -97,12 +96,3 @@ def last_checkpoint(folder: str | os.PathLike) -> Path | None:
     """Return the checkpoint that the pointer of a folder names, in that folder, wherever it was written."""
     pointer = Path(folder) / POINTER
     return Path(folder) / Path(pointer.read_text(encoding='utf-8').strip()).name if pointer.is_file() else None
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
