@@ -260,7 +260,11 @@ class LoRACLIPClassifier(BaseClassifier):
     def logits(self, inputs: Tensor) -> Tensor:
         """Return the scaled cosines of images ``(B, 3, H, W)`` and classes, ``(B, C)``, at least in float32."""
         texts = self.class_features()  # the text tower draws its dropout first, as published
-        return cosine_logits(self.encode_image(inputs), texts, self.scale.value(self.logit_scale))
+        return self.compare(self.encode_image(inputs), texts)
+
+    def compare(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Return the scaled cosines of features of images ``(B, embed_dim)`` and of classes, ``(B, C)``."""
+        return cosine_logits(images, texts, self.scale.value(self.logit_scale))
 
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
