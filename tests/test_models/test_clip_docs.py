@@ -14,7 +14,7 @@ from mmlora.models import LoRACLIPClassifier, LoRACLIPVision
 from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.models.clip.arch import CLIPArch
 from mmlora.models.clip.blocks import PRESETS
-from mmlora.models.clip.classifier import PREPROCESSOR
+from mmlora.models.clip.preprocessor import STATISTICS
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,7 @@ def test_the_config_is_whole(root, blocks, tmp_path):
     with Skeleton():
         model = MODELS.build(dict(model_cfg, data_preprocessor=cfg.data_preprocessor))
     assert type(model) is LoRACLIPClassifier
-    own = dict(PREPROCESSOR)
+    own = dict(STATISTICS)
     assert {k: cfg.data_preprocessor[k] for k in ('mean', 'std')} == {k: own[k] for k in ('mean', 'std')}
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     learned = sum(p.numel() for group in optimizer.param_groups for p in group['params'] if p.requires_grad)

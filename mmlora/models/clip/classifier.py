@@ -32,18 +32,13 @@ from .blocks import Layers, chosen_blocks
 from .feature_cache import FeatureCache
 from .logits import LogitScale, cosine_logits, ensemble
 from .openai_keys import convert_openai_keys, is_openai, restore_aside
+from .preprocessor import preprocessor_config
 from .prompts import check_classes, check_templates, lengths, make_prompts, tokenize
 from .text import TextTower
 from .vision import LoRACLIPVision
 
 TEMPLATE = 'a photo of a {}.'
 ENCODERS = {'vision': ('vision',), 'text': ('text',), 'both': ('vision', 'text'), 'none': ()}
-PREPROCESSOR = dict(
-    type='mmpretrain.ClsDataPreprocessor',
-    mean=[122.7709383, 116.7460125, 104.09373615],
-    std=[68.5005327, 66.6321579, 70.32316305],
-    to_rgb=True,
-)
 
 
 class CLIPProjection(nn.Module):
@@ -127,9 +122,7 @@ class LoRACLIPClassifier(BaseClassifier):
             raise ValueError(f'text_chunk must be a number of prompts of at least 1, or None, got {text_chunk!r}')
         scale, self.templates_given = LogitScale(logit_scale), templates is not None
         self.templates = check_templates(TEMPLATE if templates is None else templates)
-        if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = {**PREPROCESSOR, **(data_preprocessor or {})}
-        super().__init__(init_cfg, data_preprocessor)
+        super().__init__(init_cfg, preprocessor_config(data_preprocessor))
         self.arch, self.encoder, self.scale = sizes, encoder, scale
         self.text_chunk, self.text_checkpointing = text_chunk, text_checkpointing
         lora = dict(lora_rank=lora_rank, lora_alpha=lora_alpha, lora_scaling=lora_scaling, lora_dropout=lora_dropout)
@@ -253,14 +246,33 @@ class LoRACLIPClassifier(BaseClassifier):
                 )
             self.take_meta(known)
 
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """Return the features of images, not normalised, ``(B, embed_dim)``.
+
+        Args:
+            inputs: Images ``(B, 3, H, W)``, which are encoded, or features ``(B, embed_dim)`` that :meth:`encode_image`
+                gave before, which are returned as they are.
+
+        Raises:
+            ValueError: They are neither.
+        """
+        if inputs.ndim == 4:
+            return self.encode_image(inputs)
+        if inputs.ndim != 2 or inputs.shape[1] != self.arch.embed_dim:
+            raise ValueError(
+                f'inputs must be images (B, 3, H, W) or features of images (B, {self.arch.embed_dim}) of this arch, '
+                f'got {tuple(inputs.shape)}'
+            )
+        return inputs
+
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor]:
-        """Return the features of images, not normalised, ``((B, embed_dim),)``."""
-        return (self.encode_image(inputs),)
+        """Return the features of images or features, not normalised, ``((B, embed_dim),)``."""
+        return (self.image_features(inputs),)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return the scaled cosines of images ``(B, 3, H, W)`` and classes, ``(B, C)``, at least in float32."""
+        """Return the scaled cosines of images (or their features) and classes, ``(B, C)``, at least in float32."""
         texts = self.class_features()  # the text tower draws its dropout first, as published
-        return self.compare(self.encode_image(inputs), texts)
+        return self.compare(self.image_features(inputs), texts)
 
     def compare(self, images: Tensor, texts: Tensor) -> Tensor:
         """Return the scaled cosines of features of images ``(B, embed_dim)`` and of classes, ``(B, C)``."""
