@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from .run_folder import ROOT, name_run, run_folder
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _STOCK_SCOPES = ('', 'mmengine', 'mmpretrain')
 
@@ -33,23 +35,28 @@ def replace_type(node: Any, table: Mapping[str, str]) -> None:
         node['type'] = table[name]
 
 
-def set_work_dir(cfg: Config, work_dir: str | None, run: str = '') -> None:
-    """Set the folder of a run: as given, else the config's own, else ``work_dirs/<name of the config file>/<run>``.
+def set_work_dir(cfg: Config, work_dir: str | None, used: Mapping[str, Any] | None = None) -> None:
+    """Set the folder of a run: as given, else the config's own, else by its ``run_folder``, else by its file's name.
+
+    The last is ``work_dirs/<name of the config file>``, with a folder for each setting of the variables; the one before
+    it is described in :mod:`mmlora.apis.run_folder`.
 
     Args:
         cfg: The config.
         work_dir: The folder asked for.
-        run: Tells apart the runs of one config that differ in its variables; may be empty.
+        used: The variables of the run, as :func:`mmlora.apis.settle_variables` returns them.
 
     Raises:
-        ValueError: None is given and the config does not come from a file.
+        ValueError: None is given and the config does not come from a file, or its ``run_folder`` cannot be used.
     """
+    used = used or {}
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     elif not cfg.get('work_dir'):
-        if not cfg.filename:
+        folder = run_folder(cfg, used)
+        if folder is None and not cfg.filename:
             raise ValueError('the config was not read from a file and has no work_dir: say where results go')
-        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem / run)
+        cfg.work_dir = folder or str(Path(ROOT) / Path(cfg.filename).stem / name_run(cfg, used))
 
 
 def set_loader_options(cfg: Config, pin_memory: bool = True, persistent_workers: bool = True) -> None:

@@ -25,7 +25,7 @@ SEED = 'randomness.seed'
 JOIN = '+'
 """Joins keys that take the same value together, as in ``randomness.seed+train_dataloader.dataset.seed``."""
 LABELS = ('method', 'dataset_name')
-PLACES = ('work_dir', 'data_root', 'settled_variables')
+PLACES = ('work_dir', 'run_folder', 'data_root', 'settled_variables')
 """What a config may say otherwise without being another run: where files lie, and what settling leaves behind."""
 _LONGEST = 120  # Characters of a folder's name, which file systems limit to 255 bytes.
 
@@ -235,7 +235,7 @@ def settle_job(cfg: Config, options: Mapping[str, Any], measure: str) -> Config:
     used = settle_variables(cfg)
     idle = [key for key in options if key in LIMITS and key not in used and key not in cfg.get('settled_variables', ())]
     if idle:
-        raise ValueError(f'{cfg.filename}: no data set of the config refers to {", ".join(idle)}, so that setting it '
+        raise ValueError(f'{cfg.filename}: nothing in the config refers to {", ".join(idle)}, so that setting it '
                          'has no effect: leave it out')
     MEASURES[measure](cfg)
     return cfg

@@ -18,7 +18,7 @@ from .records import check_results, make_record, results_folder, write_record
 from .settle import settle_ranks
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
-from .variables import name_run, settle_variables
+from .variables import settle_variables
 
 OUT_SUFFIXES = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
 
@@ -135,7 +135,7 @@ def prepare_test_cfg(
         raise ValueError('testing needs test_dataloader, test_cfg and test_evaluator in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or 'none'
-    set_work_dir(cfg, work_dir, name_run(cfg, settle_variables(cfg)))
+    set_work_dir(cfg, work_dir, settle_variables(cfg))
     cfg.load_from, cfg.resume = str(checkpoint), False
     cfg.pop('compile', None)
     if amp:

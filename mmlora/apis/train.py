@@ -19,7 +19,7 @@ from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, s
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
 from .unknown_types import check_optimizer, explain_unknown_types
-from .variables import name_run, settle_variables
+from .variables import settle_variables
 
 SAMPLERS = {
     'DefaultSampler': 'mmlora.ResumableSampler',
@@ -112,7 +112,7 @@ def prepare_train_cfg(
         raise ValueError('training needs train_dataloader, train_cfg and optim_wrapper in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or cfg.get('launcher') or 'none'
-    set_work_dir(cfg, work_dir, name_run(cfg, settle_variables(cfg)))
+    set_work_dir(cfg, work_dir, settle_variables(cfg))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if auto_scale_lr:

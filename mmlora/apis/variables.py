@@ -1,13 +1,14 @@
 """Variables of a config that may be set from the command line.
 
 ``--cfg-options`` changes a config after Python has run it, so that a name that was used inside, as in an f-string,
-keeps its old value. A data set of a config therefore refers to a top-level variable by the text ``'{shot}'``, which
-becomes the value of ``cfg.shot`` once all options are known. Inside a longer text, as in
+keeps its old value. A data set or the schedule of a config therefore refers to a top-level variable by the text
+``'{shot}'``, which becomes the value of ``cfg.shot`` once all options are known. Inside a longer text, as in
 ``'few_shot/train_{shot}-shot_exp{split}.txt'``, the value is written out.
 
 One variable may choose the values of others: ``train_split = dict(tune='train', otherwise='trainval')`` is ``'train'``
 where ``tune = True`` and ``'trainval'`` where ``tune = False``. A ``val_dataloader`` that refers to ``val_split`` is
-left out where that is None.
+left out where that is None. The length of a run may follow from ``shot``, as in ``max_iters = dict(per_shot=500)``; see
+:mod:`mmlora.apis.run_length`.
 
 ``'{seed}'`` is the seed of the run, ``cfg.randomness.seed``, for what a data set draws once.
 """
@@ -19,6 +20,7 @@ from typing import Any
 from mmengine.config import Config
 
 from .prepare import LOADERS
+from .run_length import is_length_rule, length_of_run
 
 
 def _whole(value: Any) -> bool:
@@ -36,41 +38,45 @@ LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
              lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0),
     'train_split': ('the name of a split', _name),
     'val_split': ('the name of a split, or None for no validation', lambda value: value is None or _name(value)),
+    'max_iters': ('a whole number of at least 1, or dict(per_shot=...)', _whole),
+    'max_epochs': ('a whole number of at least 1, or dict(from_shot_1=..., ...)', _whole),
 }
 """What the variables of the configs here may be."""
+PARTS = (*LOADERS, 'train_cfg', 'param_scheduler', 'default_hooks', 'custom_hooks')
+"""The parts of a config that may refer to variables."""
 VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _OTHERWISE = 'otherwise'
-_SEED = 'seed'
+_SEED, _SHOT = 'seed', 'shot'
 _REFERENCE = re.compile(r'\{(\w+)\}')
 
 
 def settle_variables(cfg: Config) -> dict[str, Any]:
-    """Replace the references to variables in the data sets of a config by their values, in place.
+    """Replace the references to variables in the data sets and the schedule of a config by their values, in place.
 
     What was settled is kept in ``cfg.settled_variables``.
 
     Args:
-        cfg: A whole config; only its data loaders are searched.
+        cfg: A whole config; its :data:`PARTS` are searched.
 
     Returns:
-        The variables that were referred to and their values, where the value was chosen by another variable that one
+        The variables that were referred to and their values, where the value follows from another variable that one
         instead; empty the second time.
 
     Raises:
         ValueError: A variable is not defined at the top level of the config, its value is out of range, or
-            it was changed after the data sets had been settled.
+            it was changed after they had been settled.
     """
     earlier = dict(cfg.get('settled_variables') or {})
     changed = {name: now for name, value in earlier.items() if (now := _look_up(cfg, name)) != value}
     if changed:
         raise ValueError(
-            f'{changed} comes too late: this is the config of a run, whose data sets were settled with {earlier}. Set '
+            f'{changed} comes too late: this is the config of a run, which was settled with {earlier}. Set '
             'it on the config that the run began with'
         )
     used: dict[str, Any] = {}
     switches: dict[str, str] = {}
-    for name in LOADERS:
-        if isinstance(cfg.get(name), dict):
+    for name in PARTS:
+        if isinstance(cfg.get(name), dict | list):
             own: dict[str, Any] = {}
             _settle(cfg[name], cfg, name, own, switches)
             used.update(own)
@@ -82,31 +88,6 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         cfg.settled_variables = {**earlier, **chosen, **used}
         return {**{name: value for name, value in used.items() if name not in switches}, **chosen}
     return {}
-
-
-def name_run(cfg: Config, used: Mapping[str, Any]) -> str:
-    """Return a name for the folder of a run, such as ``shot5_split2_seed0``.
-
-    Args:
-        cfg: A whole config, for the seed; a seed that is drawn by chance is left out.
-        used: The variables of the run; a value of None reads ``full`` for ``shot`` and else ``none``, True is the name
-            alone and False is left out. Without any variable the name is empty.
-    """
-    if not used:
-        return ''
-    seed = (cfg.get('randomness') or {}).get('seed')
-    named = {name: value for name, value in used.items() if name != _SEED}
-    if seed is not None:
-        named[_SEED] = seed
-    return '_'.join(_label(name, value) for name, value in named.items() if value is not False)
-
-
-def _label(name: str, value: Any) -> str:
-    if value is True:
-        return name
-    if value is None:
-        return f'{name}-{"full" if name == "shot" else "none"}'
-    return f'{name}-{value}' if isinstance(value, str) else f'{name}{value}'
 
 
 def _set_validation(cfg: Config, split: str | None) -> None:
@@ -145,7 +126,9 @@ def _value(cfg: Config, name: str, place: str, switches: dict[str, str]) -> Any:
     if name not in cfg and name != _SEED:
         raise ValueError(f'{place} refers to the variable {name!r}, which the config does not define: add {name} = ...')
     value = _look_up(cfg, name)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and is_length_rule(value):
+        switches[name], value = _SHOT, _by_shot(cfg, name, value)
+    elif isinstance(value, Mapping):
         switches[name], value = _choose(cfg, name, value)
     if name in LIMITS and not LIMITS[name][1](value):
         raise ValueError(f'{name} must be {LIMITS[name][0]}, got {value!r}')
@@ -154,6 +137,13 @@ def _value(cfg: Config, name: str, place: str, switches: dict[str, str]) -> Any:
 
 def _look_up(cfg: Config, name: str) -> Any:
     return (cfg.get('randomness') or {}).get('seed') if name == _SEED else cfg.get(name)
+
+
+def _by_shot(cfg: Config, name: str, rule: Mapping[str, Any]) -> int:
+    if _SHOT not in cfg:
+        raise ValueError(f'{name} = {dict(rule)} is by the number of images of each class, but the config has no '
+                         f'variable {_SHOT}: add {_SHOT} = ..., or give {name} a number')
+    return length_of_run(name, rule, cfg[_SHOT])
 
 
 def _choose(cfg: Config, name: str, choice: Mapping[str, Any]) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ def few_shot(**variables):
     for part in ('train', 'val'):
         cfg[f'{part}_dataloader'].dataset.n_shot = '{shot}'
     cfg.train_dataloader.dataset.exp = '{split}'
-    cfg.merge_from_dict(dict(shot=1, split=1, **variables))
+    cfg.merge_from_dict({**dict(shot=1, split=1), **variables})
     return cfg
 
 
@@ -193,3 +193,103 @@ def test_a_run_that_is_over_cannot_be_tuned():
 def test_choices_that_cannot_be_made(options, message):
     with pytest.raises(ValueError, match=message):
         settle_variables(tuned(**options))
+
+
+# The length of a run, and its folder by a text.
+
+
+def timed(max_iters, shot=4, **options):
+    cfg = few_shot(shot=shot, max_iters=max_iters, **options)
+    cfg.train_cfg = dict(by_epoch=False, max_iters='{max_iters}', val_interval='{max_iters}')
+    cfg.param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, T_max='{max_iters}', end='{max_iters}')]
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval='{max_iters}')
+    return cfg
+
+
+TABLE = dict(from_shot_1=50, from_shot_2=100, from_shot_8=200)
+
+
+@pytest.mark.parametrize('rule, shot, length', [
+    (dict(per_shot=500), 1, 500), (dict(per_shot=500), 4, 2000), (dict(per_shot=300), 16, 4800), (700, 4, 700),
+    (700, None, 700), (TABLE, 1, 50), (TABLE, 2, 100), (TABLE, 7, 100), (TABLE, 8, 200), (TABLE, 16, 200),
+])
+def test_the_length_of_a_run_follows_from_the_shots(rule, shot, length):
+    cfg = timed(rule, shot)
+    used = settle_variables(cfg)
+    assert used.get('max_iters') == (length if isinstance(rule, int) else None) and used['shot'] == shot
+    (schedule,) = cfg.param_scheduler
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval,
+            schedule.T_max, schedule.end, cfg.max_iters) == (length,) * 6
+    assert settle_variables(cfg) == {}
+    assert Config.fromstring(cfg.pretty_text, '.py').train_cfg.max_iters == length
+    cfg.max_iters = length + 1
+    with pytest.raises(ValueError, match=f"'max_iters': {length + 1}.*comes too late"):
+        settle_variables(cfg)
+
+
+def test_options_replace_the_rule_or_its_number():
+    for option, length in ((dict(max_iters=700), 700), ({'max_iters.per_shot': 300}, 1200)):
+        cfg = timed(dict(per_shot=500))
+        cfg.merge_from_dict(option)
+        settle_variables(cfg)
+        assert cfg.train_cfg.max_iters == cfg.param_scheduler[0].T_max == length
+
+
+@pytest.mark.parametrize('rule, shot, message', [
+    (dict(per_shot=500), None, r"max_iters = {'per_shot': 500} is by .* shot=None takes all: say .* max_iters=10000"),
+    (dict(per_shot=0), 4, 'with whole numbers of at least 1'),
+    (dict(per_shot=500, from_shot_1=3), 4, r'must be dict\(per_shot=...\)'),
+    (dict(from_shot_2=100), 1, 'says nothing about shot=1: add from_shot_1'),
+    (0, 4, 'max_iters must be a whole number of at least 1'), (None, 4, 'got None'), ('500', 4, "got '500'"),
+])
+def test_lengths_that_cannot_be(rule, shot, message):
+    with pytest.raises(ValueError, match=message):
+        settle_variables(timed(rule, shot))
+
+
+def test_a_rule_needs_the_variable_shot():
+    cfg = timed(dict(per_shot=500))
+    for part in ('train', 'val'):
+        cfg[f'{part}_dataloader'].dataset.n_shot = 1
+    cfg.pop('shot')
+    with pytest.raises(ValueError, match='no variable shot: add shot'):
+        settle_variables(cfg)
+
+
+def foldered(text='tiny/{dataset_name}/{shot}shots/seed{seed}', **options):
+    return few_shot(run_folder=text, dataset_name='dtd', **options)
+
+
+@pytest.mark.parametrize('cfg, folder', [
+    (foldered(), 'work_dirs/tiny/dtd/1shots/seed0_split1'),
+    (foldered('tiny/{shot}/{split}'), 'work_dirs/tiny/1/1'),
+    (foldered('tiny/{shot}_{split}', shot=None, split=2), 'work_dirs/tiny/full_2'),
+    (tuned(run_folder='tiny/seed{seed}'), 'work_dirs/tiny/seed0'),
+    (tuned(run_folder='tiny/seed{seed}', tune=True), 'work_dirs/tiny/seed0_tune'),
+    (tuned(run_folder='tiny/seed{seed}', tune=True, train_split='half'),
+     'work_dirs/tiny/seed0_train_split-half_tune'),
+    (timed(dict(per_shot=500), run_folder='tiny/{shot}/{split}'), 'work_dirs/tiny/4/1'),
+    (timed(700, run_folder='tiny/{shot}/{split}'), 'work_dirs/tiny/4/1_max_iters700'),
+])
+def test_a_text_says_where_a_run_goes(cfg, folder):
+    assert prepare_train_cfg(cfg).work_dir == prepare_test_cfg(cfg, 'epoch_1.pth').work_dir == folder
+    assert prepare_train_cfg(prepare_train_cfg(cfg)).work_dir == folder
+    assert prepare_train_cfg(cfg, work_dir='mine').work_dir == 'mine'
+    cfg.work_dir = 'own'
+    assert prepare_train_cfg(cfg).work_dir == 'own'
+
+
+@pytest.mark.parametrize('text, options, message', [
+    ('a/{backbone}', {}, "refers to the variable 'backbone', which the config does not define"),
+    ('a/{dataset_name}', {'dataset_name': 'b/c'}, "dataset_name='b/c' in it, which cannot be a part"),
+    ('a/{dataset_name}', {'dataset_name': '..'}, 'cannot be a part'),
+    ('a/{model}', {}, 'cannot be a part'),
+    ('a/seed{seed}', {'randomness.seed': None}, 'randomness.seed is None: set it'),
+    ('/a', {}, "relative to work_dirs, got '/a'"), (' ', {}, "got ' '"), (3, {}, 'got 3'),
+    ('a/../../b', {}, 'leads out of work_dirs'), ('a/{shot', {}, 'single brace'), ('a/{}', {}, "variable ''"),
+])
+def test_texts_that_are_no_folder(text, options, message):
+    cfg = foldered(text)
+    cfg.merge_from_dict(options)
+    with pytest.raises(ValueError, match=message):
+        prepare_train_cfg(cfg)

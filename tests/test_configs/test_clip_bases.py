@@ -11,7 +11,7 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from mmlora.apis import check_data, settle_variables
-from mmlora.apis.variables import name_run
+from mmlora.apis.run_folder import name_run
 from mmlora.datasets import COOP_SETS, IMAGENET_SHIFTS
 from mmlora.engine.protocol import describe_run, name_data
 
