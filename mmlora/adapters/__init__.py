@@ -3,7 +3,10 @@
 from .adapted import AdaptedLayer, adapter_modules
 from .adaptformer import AdaptFormer
 from .added import AddedModule, added_modules
+from .arithmetic import MERGES, merge_lora
 from .at_rank import at_rank, sub_rank_layers
+from .bank import LoRABank
+from .banked import Member, attach_bank, detach_bank, find_banks, put_adapter, route, take_adapter
 from .bitfit import BitFit
 from .dora import DoRALinear
 from .freeze import adapter_parameter_names, adapter_tensor_names, freeze
@@ -15,6 +18,7 @@ from .kinds import KINDS, look_up_kind
 from .layer_norm_tune import LayerNormTune
 from .linear_probe import LinearProbe
 from .lora import LoRALinear
+from .lora_weights import LoRAWeights, Pair, adapt_with, draw_lora, read_lora
 from .low_rank import LowRankLinear
 from .melora import MELoRALinear
 from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapters
@@ -37,6 +41,7 @@ from .vpt import VPT
 __all__ = [
     'DISTRIBUTIONS',
     'KINDS',
+    'MERGES',
     'ROWS',
     'SCALINGS',
     'SSF',
@@ -51,11 +56,15 @@ __all__ = [
     'Houlsby',
     'LayerNormTune',
     'LinearProbe',
+    'LoRABank',
     'LoRALinear',
     'LoRAMultiheadAttention',
+    'LoRAWeights',
     'LowRankLinear',
     'MELoRALinear',
+    'Member',
     'MoSLoRALinear',
+    'Pair',
     'ParameterReport',
     'PiSSALinear',
     'PlainMultiheadAttentionLoRA',
@@ -67,13 +76,18 @@ __all__ = [
     'SlicedLoRALinear',
     'SubRankLinear',
     'Tuning',
+    'adapt_with',
     'adapted_layers',
     'adapter_modules',
     'adapter_parameter_names',
     'adapter_tensor_names',
     'added_modules',
     'at_rank',
+    'attach_bank',
+    'detach_bank',
+    'draw_lora',
     'draw_sub_ranks',
+    'find_banks',
     'find_tuning',
     'freeze',
     'inject',
@@ -83,9 +97,14 @@ __all__ = [
     'inject_scale_shift',
     'look_up_kind',
     'merge_adapters',
+    'merge_lora',
     'merged_state_dict',
     'parameter_report',
+    'put_adapter',
+    'read_lora',
+    'route',
     'sub_rank_layers',
+    'take_adapter',
     'to_plain',
     'tunings',
     'unmerge_adapters',

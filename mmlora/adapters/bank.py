@@ -1,0 +1,374 @@
+"""K LoRAs of one layer, side by side: each sample of a batch uses the one that a route names.
+
+The factors lie in one tensor each, ``(K, r, in)`` and ``(K, out, r)``, padded with zeros to the largest rank. With
+g neighbouring samples a group and N tokens a sample the change of the output is two batched products::
+
+    h = x A^T        (G, g N, in) x (G, in, r)   -> (G, g N, r)
+    y = (s h) B^T    (G, g N, r)  x (G, r, out)  -> (G, g N, out)
+
+Nothing of the size out x in is formed. Padding stays zero in training: the gradient of a row of A is zero where the
+column of B is, and the other way round. Element-wise optimizers (SGD, Adam, AdamW) then do to each adapter what they
+do to it alone, where the loss is the sum of the means of the tasks and no norm of all gradients is clipped.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .adapted import AdaptedLayer
+from .lora import LoRALinear
+from .lora_weights import Pair, check_pair, ordinary_layer, pairs_of
+from .low_rank import LowRankLinear
+from .parted import WHOLE, ranks_of_parts
+from .route import NONE, Route
+from .sites import computes
+from .sliced import SlicedLoRALinear, join_slices
+
+
+def bank_change(
+    x: Tensor, factors: Mapping[str, tuple[Tensor, Tensor, Tensor]], layout: Sequence[str]
+) -> Tensor:
+    """Return the change of the output, group by group, with zeros where a slice has no factors.
+
+    Args:
+        x: Input, ``(G * g, ..., in)``: g samples for each of G groups, one behind the other.
+        factors: For each adapted slice A ``(G, r_s, in)``, B ``(G, rows, r_s)`` and the scaling ``(G,)``.
+        layout: Names of all slices in the order of their rows; ``('',)`` for one weight.
+
+    Returns:
+        ``(G * g, ..., len(layout) * rows)``.
+    """
+    names = [name for name in layout if name in factors]
+    ranks = [factors[name][0].shape[1] for name in names]
+    down = torch.cat([factors[name][0] for name in names], 1) if len(names) > 1 else factors[names[0]][0]
+    grouped = x.reshape(down.shape[0], -1, x.shape[-1])  # (G g, ..., in) -> (G, g N, in)
+    low = torch.bmm(grouped, down.transpose(1, 2)).split(ranks, dim=-1)
+    parts = {}
+    for name, h in zip(names, low, strict=True):
+        _, up, scaling = factors[name]
+        parts[name] = torch.bmm(h * scaling[:, None, None], up.transpose(1, 2))  # (G, g N, r) -> (G, g N, rows)
+    out = join_slices(parts, layout)
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+class LoRABank(AdaptedLayer, nn.Linear):
+    """A frozen linear layer with K LoRAs.
+
+    ``lora_A`` ``(K, r, in)`` and ``lora_B`` ``(K, out, r)``, or the same for each adapted slice of a fused projection
+    (``lora_A_q`` ...), are the learned tensors; ``lora_scaling`` and ``lora_rank`` ``(K,)`` are buffers. An adapter of
+    rank 0 changes nothing. ``bank[k]`` is one of them as an ordinary layer, :meth:`put` takes one in.
+
+    There is no dropout, and nothing to merge: no weight holds K changes.
+
+    Args:
+        in_features: Size of each input.
+        out_features: Size of each output.
+        num_adapters: K, at least 1.
+        rank: The largest rank, one for every adapted slice or ``{slice: rank}``.
+        slices: The adapted slices of a fused projection; None adapts it as one weight.
+        layout: Names of all slices in the order of their rows.
+        scaling: Factor of each fresh adapter.
+        **kwargs: ``bias``, ``device``, ``dtype`` and ``lora_dtype`` of :class:`LowRankLinear`.
+
+    Attributes:
+        windows: Whether the layer sees the windows of an image one behind the other, as in Swin.
+
+    Raises:
+        ValueError: A number is out of range, or the slices do not fit.
+        TypeError: A number is not whole.
+    """
+
+    prefix = 'lora_'
+    windows = False
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_adapters: int,
+        rank: int | Mapping[str, int],
+        slices: Sequence[str] | None = None,
+        layout: Sequence[str] = 'qkv',
+        scaling: float = 1.0,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        lora_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        if isinstance(num_adapters, bool) or not isinstance(num_adapters, int) or num_adapters < 1:
+            raise ValueError(f'num_adapters must be a whole number of at least 1, got {num_adapters!r}')
+        self.num_adapters, self.fresh_scaling = num_adapters, float(scaling)
+        self._given_scalings: dict[str, list[float]] = {}  # Buffers hold them in single precision.
+        self.layout = WHOLE if slices is None else tuple(layout)
+        self._ranks = ranks_of_parts(rank, slices, self.layout, in_features, out_features)
+        self.part_rows = out_features // len(self.layout)
+        self.route: Route | None = None
+        self._prepare(lora_dtype)
+        like = dict(device=self.weight.device, dtype=self.lora_dtype)
+        for part, r in self._ranks.items():
+            setattr(self, self._name('A', part), nn.Parameter(torch.empty(num_adapters, r, in_features, **like)))
+            setattr(self, self._name('B', part), nn.Parameter(torch.empty(num_adapters, self.part_rows, r, **like)))
+            self.register_buffer(self._name('scaling', part), None)
+            self.register_buffer(self._name('rank', part), None)
+        self.reset_adapter()
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, num_adapters: int, rank: int | Mapping[str, int], **kwargs: Any
+    ) -> 'LoRABank':
+        """Give K fresh adapters to a layer, whose ``weight`` and ``bias`` Parameters are taken over, uncopied.
+
+        Raises:
+            TypeError: ``linear`` computes something else than ``nn.Linear``, or is adapted already.
+            ValueError: As the class says.
+        """
+        if not computes(linear, nn.Linear):
+            raise TypeError(f'a bank takes the place of a plain linear layer, got a {type(linear).__name__}')
+        weight = linear.weight
+        bank = cls(linear.in_features, linear.out_features, num_adapters, rank, bias=linear.bias is not None,
+                   device='meta', dtype=weight.dtype, **kwargs)
+        return bank._take_over(linear)
+
+    @classmethod
+    def from_adapters(cls, layers: Sequence[LowRankLinear]) -> 'LoRABank':
+        """Gather layers with LoRA of one and the same frozen weight; ranks and scalings may differ.
+
+        Raises:
+            ValueError: There is none, they disagree in the frozen tensors or in the layout, one is merged, or one has
+                a dropout and is in training.
+            TypeError: One is adapted in another way than by LoRA.
+        """
+        if not layers:
+            raise ValueError('a bank needs at least one adapter')
+        members = [pairs_of(layer, f'adapter {number}') for number, layer in enumerate(layers)]
+        first = layers[0]
+        for number, layer in enumerate(layers):
+            _check_member(first, layer, number)
+        plain = nn.Linear(first.in_features, first.out_features, first.bias is not None, device='meta')
+        plain.weight, plain.bias = first.weight, first.bias
+        parts = [part for part in getattr(first, 'layout', WHOLE) if any(part in pairs for pairs in members)]
+        ranks = {part: max(pairs[part].rank for pairs in members if part in pairs) for part in parts}
+        sliced = isinstance(first, SlicedLoRALinear)
+        bank = cls.from_linear(plain, len(layers), ranks if sliced else ranks[''], slices=parts if sliced else None,
+                               layout=first.layout if sliced else 'qkv', lora_dtype=first.lora_dtype)
+        for number, pairs in enumerate(members):
+            bank.put(number, pairs)
+        return bank.train(first.training)
+
+    @torch.no_grad()
+    def reset_adapter(self) -> None:
+        """Draw each A from Kaiming's uniform distribution with a = sqrt(5), set each B to zero, all at full rank."""
+        for part, rank in self._ranks.items():
+            a, b = self.tensors(part)
+            for one in a:
+                nn.init.kaiming_uniform_(one, a=5**0.5)
+            nn.init.zeros_(b)
+            device, k = self.weight.device, self.num_adapters
+            exact = torch.promote_types(self.lora_dtype, torch.float32)
+            setattr(self, self._name('scaling', part), torch.full((k,), self.fresh_scaling, device=device, dtype=exact))
+            self._given_scalings[part] = [self.fresh_scaling] * k
+            setattr(self, self._name('rank', part), torch.full((k,), rank, device=device))
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The largest rank of each adapted slice; the key is '' where there are no slices."""
+        return dict(self._ranks)
+
+    def __len__(self) -> int:
+        """Return K."""
+        return self.num_adapters
+
+    def __bool__(self) -> bool:
+        """Return True, as any module: K does not matter."""
+        return True
+
+    def tensors(self, part: str = '') -> tuple[nn.Parameter, nn.Parameter]:
+        """Return A ``(K, r, in)`` and B ``(K, rows, r)`` of a slice."""
+        return getattr(self, self._name('A', part)), getattr(self, self._name('B', part))
+
+    def pairs(self, k: int) -> dict[str, Pair]:
+        """Return the factors of an adapter by slice, views without the padding; slices of rank 0 are left out.
+
+        Raises:
+            IndexError: There is no such adapter.
+        """
+        self._check_number(k)
+        found = {}
+        for part in self._ranks:
+            rank = int(getattr(self, self._name('rank', part))[k])
+            if rank:
+                a, b = self.tensors(part)
+                found[part] = Pair(a.detach()[k, :rank], b.detach()[k, :, :rank], self._scaling(k, part))
+        return found
+
+    def __getitem__(self, k: int) -> LoRALinear | SlicedLoRALinear:
+        """Return an adapter as an ordinary layer: a copy of its factors over the same frozen Parameters.
+
+        Raises:
+            IndexError: There is no such adapter.
+            ValueError: It changes nothing in this layer, or no rule gives the scalings of its slices.
+        """
+        pairs = self.pairs(k)
+        if not pairs:
+            raise ValueError(f'adapter {k} has rank 0 in this layer: there is nothing to take out')
+        return ordinary_layer(self, pairs, self.layout).train(self.training)
+
+    @torch.no_grad()
+    def put(self, k: int, state: LowRankLinear | Mapping[str, Any], scaling: float | None = None) -> None:
+        """Replace an adapter.
+
+        Args:
+            k: Its number.
+            state: A layer with LoRA, ``{slice: Pair}``, or a state dict with its names (``lora_A``, ``lora_B_q`` ...;
+                ``weight`` and ``bias`` are not looked at). Slices that it lacks become rank 0.
+            scaling: Factor where ``state`` is a state dict; None keeps that of the adapter that is there.
+
+        Raises:
+            IndexError: There is no such adapter.
+            ValueError: A slice is unknown, or a shape or rank does not fit; nothing is changed then.
+        """
+        self._check_number(k)
+        pairs = self._pairs_from(k, state, scaling)
+        self.check(pairs)
+        for part in self._ranks:
+            a, b = self.tensors(part)
+            a[k].zero_()
+            b[k].zero_()
+            rank = pairs[part].rank if part in pairs else 0
+            if rank:
+                a[k, :rank].copy_(pairs[part].a)
+                b[k, :, :rank].copy_(pairs[part].b)
+                self._given_scalings[part][k] = pairs[part].scaling
+                getattr(self, self._name('scaling', part))[k] = pairs[part].scaling
+            getattr(self, self._name('rank', part))[k] = rank
+
+    def check(self, pairs: Mapping[str, Pair]) -> None:
+        """Check that there is room for an adapter.
+
+        Raises:
+            ValueError: A slice is unknown, or a shape or rank does not fit.
+        """
+        unknown = sorted(set(pairs) - set(self._ranks))
+        if unknown:
+            raise ValueError(f'this bank has room for {sorted(self._ranks)}, the adapter has {unknown}')
+        for part, pair in pairs.items():
+            where = f'slice {part!r}' if part else 'the adapter'
+            check_pair(pair, self.in_features, self.part_rows, where)
+            if pair.rank > self._ranks[part]:
+                raise ValueError(f'{where} has rank {pair.rank}, this bank has room for {self._ranks[part]}')
+
+    def change(self, x: Tensor) -> Tensor | None:
+        """Return what the routed adapters add to the output; None where no sample uses one.
+
+        Raises:
+            RuntimeError: No route is set and there are several adapters.
+            ValueError: The input does not begin with the axis of the samples of the route.
+        """
+        route = self._present_route().to(x.device)
+        repeats = route.repeats(x.shape[0], self.windows, f'a {self.in_features} -> {self.out_features} layer')
+        if route.single == NONE:
+            return None
+        rows = route.rows_used(repeats)
+        chosen = (x if rows is None else x[rows]).to(self.lora_dtype)
+        change = bank_change(chosen, self._grouped(route), self.layout)
+        if rows is None:
+            return change
+        return change.new_zeros(*x.shape[:-1], self.out_features).index_copy(0, rows, change)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the frozen layer and the change of each sample, ``(B, ..., in_features) -> (B, ..., out_features)``."""
+        y, change = F.linear(x, self.weight, self.bias), self.change(x)
+        return y if change is None else y + change.to(y.dtype)
+
+    def changed(self) -> tuple[Tensor, Tensor | None]:
+        """Refuse: no weight holds several changes.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f'a bank holds {self.num_adapters} adapters, which no one weight can: merge bank[k]')
+
+    def to_plain(self) -> nn.Module:
+        """Refuse; see :meth:`changed`."""
+        return self._filled(self)
+
+    def _grouped(self, route: Route) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Return A, B and scaling of each group by slice."""
+        found = {}
+        for part in self._ranks:
+            scaling = getattr(self, self._name('scaling', part)).to(self.lora_dtype)
+            tensors = (*self.tensors(part), scaling)
+            if route.single is not None:
+                tensors = tuple(t[route.single : route.single + 1] for t in tensors)
+            elif not route.in_order:
+                tensors = tuple(t.index_select(0, route.groups) for t in tensors)
+            found[part] = tensors
+        return found
+
+    def _present_route(self) -> Route:
+        if self.route is not None:
+            return self.route
+        if self.num_adapters > 1:
+            raise RuntimeError(f'which of the {self.num_adapters} adapters shall be used? Call the model within '
+                               '"with route(model, indices):"; a backward pass that computes anew (with_cp) too')
+        return Route(0, 1)
+
+    def _pairs_from(self, k: int, state: Any, scaling: float | None) -> dict[str, Pair]:
+        if isinstance(state, nn.Module):
+            return pairs_of(state, 'the adapter')
+        if all(isinstance(value, Pair) for value in state.values()):
+            return dict(state)
+        ends = {name.removeprefix('lora_A').removeprefix('_') for name in state if name.startswith('lora_A')}
+        pairs = {}
+        for part in ends:
+            if self._name('B', part) not in state:
+                raise ValueError(f'the state has {self._name("A", part)} and no {self._name("B", part)}')
+            kept = self._scaling(k, part) if part in self._ranks and scaling is None else scaling
+            pairs[part] = Pair(state[self._name('A', part)], state[self._name('B', part)], kept)
+        if not pairs:
+            raise ValueError(f'the state has no factors, only {sorted(state)[:5]}')
+        return pairs
+
+    def _scaling(self, k: int, part: str) -> float:
+        """Return the scaling of an adapter: as it was given, unless another one has been loaded since."""
+        stored, given = getattr(self, self._name('scaling', part))[k], self._given_scalings[part][k]
+        return given if stored == torch.tensor(given, dtype=stored.dtype) else _shortest(stored)
+
+    def _check_number(self, k: int) -> None:
+        if not 0 <= k < self.num_adapters:
+            raise IndexError(f'a bank of {self.num_adapters} adapters has the numbers 0..{self.num_adapters - 1}, '
+                             f'got {k}')
+
+    def _name(self, what: str, part: str) -> str:
+        return f'lora_{what}_{part}' if part else f'lora_{what}'
+
+    def extra_repr(self) -> str:
+        """Return the arguments that a reader of ``print(model)`` looks for."""
+        return f'{super().extra_repr()}, num_adapters={self.num_adapters}, ranks={self._ranks}'
+
+
+def _check_member(first: LowRankLinear, layer: LowRankLinear, number: int) -> None:
+    if layer.merged:
+        raise ValueError(f'adapter {number} is merged: call unmerge() first')
+    if getattr(layer.lora_dropout, 'p', 0) and layer.training:
+        raise ValueError(f'adapter {number} has a dropout of {layer.lora_dropout.p}, which a bank has not: call eval() '
+                         'where the bank is not to be trained, or build it without')
+    if getattr(layer, 'layout', WHOLE) != getattr(first, 'layout', WHOLE):
+        raise ValueError(f'adapter {number} has the slices {getattr(layer, "layout", WHOLE)}, adapter 0 '
+                         f'{getattr(first, "layout", WHOLE)}')
+    for name in ('weight', 'bias'):
+        own, other = getattr(first, name), getattr(layer, name)
+        if own is not other and (own is None or other is None or not torch.equal(own, other)):
+            raise ValueError(f'adapter {number} stands on another {name} than adapter 0: a bank has one frozen layer')
+
+
+def _shortest(value: Tensor) -> float:
+    """Return the number with the fewest digits that a float of this type stands for: 0.1, not 0.10000000149."""
+    exact = np.float64 if value.dtype == torch.float64 else np.float32
+    return float(str(exact(value.item())))

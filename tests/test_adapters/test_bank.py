@@ -1,0 +1,386 @@
+"""Banks of LoRAs against separate models, in float64: outputs, gradients, optimizer steps, the way there and back."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmpretrain.models import SwinTransformer, VisionTransformer
+
+from mmlora.adapters import LoRABank, LoRALinear, SlicedLoRALinear, adapter_parameter_names, freeze, merge_adapters
+from mmlora.adapters.banked import Member, attach_bank, detach_bank, find_banks, put_adapter, route, take_adapter
+from mmlora.adapters.lora_weights import Pair, adapt_with, draw_lora, read_lora
+from mmlora.adapters.route import Route
+from mmlora.io.convert import convert
+from mmlora.models import LoRACLIPVision
+
+K, ROUTES = 3, {
+    'groups': [0, 0, 1, 1, 2, 2],
+    'groups in another order': [2, 2, 0, 0],
+    'unequal groups': [0, 1, 1, 1],
+    'mixed, some without': [2, 0, -1, 1, 0],
+    'one for all': [1, 1],
+    'none': [-1, -1, -1],
+}  # yapf: disable
+
+
+def vit():
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+    return VisionTransformer(arch=arch, img_size=16, patch_size=8)
+
+
+def swin():
+    arch = dict(embed_dims=8, depths=[1, 2], num_heads=[1, 2])
+    return SwinTransformer(arch=arch, img_size=32, window_size=4, patch_size=2, out_indices=(1,))
+
+
+def clip():
+    arch = dict(image_size=16, patch_size=8, vision_width=16, vision_layers=2, vision_heads=2)
+    return LoRACLIPVision(arch=arch, params=None)
+
+
+BACKBONES = {
+    'vit': (vit, 16, ['layers.0.attn.qkv', 'layers.1.attn.qkv', 'layers.1.ffn.layers.1']),
+    'swin': (swin, 32, ['stages.0.blocks.0.attn.w_msa.qkv', 'stages.1.blocks.1.attn.w_msa.qkv',
+                        'stages.1.blocks.1.attn.w_msa.proj']),
+    'clip': (clip, 16, ['layers.0.attn.qkv', 'layers.1.attn.qkv', 'layers.1.attn.proj']),
+}  # yapf: disable
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def drawn(model, sites, rank, slices, scaling):
+    weights = draw_lora(model, sites, rank, slices, scaling)
+    return {key: Pair(pair.a, torch.randn_like(pair.b), scaling) for key, pair in weights.items()}
+
+
+@pytest.fixture(params=BACKBONES)
+def world(request):
+    """A plain frozen backbone, three LoRAs of other ranks, scalings, slices and layers, and as many adapted copies."""
+    make, size, sites = BACKBONES[request.param]
+    model = make()
+    model.eval()  # mmpretrain's own return None
+    adapters = [drawn(model, sites, 2, 'qv', 0.5), drawn(model, sites, 3, 'qv', 1.0),
+                drawn(model, sites[:2], 1, 'k', 2.0)]
+    freeze(model)
+    singles = []
+    for adapter in adapters:
+        singles.append(copy.deepcopy(model))
+        adapt_with(singles[-1], adapter)
+    return model, size, adapters, singles
+
+
+def close(found, wanted, atol=1e-10):
+    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('indices', ROUTES.values(), ids=ROUTES)
+def test_each_sample_is_as_in_its_own_model(world, indices):
+    model, size, adapters, singles = world
+    x = torch.randn(len(indices), 3, size, size)
+    plain = model(x)[-1]
+    attach_bank(model, adapters)
+    with route(model, torch.tensor(indices)):
+        found = model(x)[-1]
+    for row, k in enumerate(indices):
+        close(found[row], (plain if k < 0 else singles[k](x)[-1])[row])
+        assert k < 0 or (found[row] - plain[row]).abs().max() > 1e-3
+    if len(set(indices)) == 1:
+        with route(model, indices[0]):
+            close(model(x[:1])[-1], found[:1])
+
+
+def test_training_is_that_of_separate_models(world):
+    model, size, adapters, singles = world
+    banks = attach_bank(model, adapters)
+    freeze(model, adapter_parameter_names(model))
+    before = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    optimizers = [torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+                  for m in (model, *singles)]
+    indices = torch.tensor([1, 0, 2, 2, 0, 1, 1, 1])
+    for _ in range(3):
+        x, y = torch.randn(len(indices), 3, size, size), torch.randint(4, (len(indices),))
+        with route(model, indices):
+            out = model(x)[-1].flatten(1)
+        total = sum(F.cross_entropy(out[indices == k], y[indices == k]) for k in range(K))
+        optimizers[0].zero_grad()
+        total.backward()
+        for k, single in enumerate(singles):
+            optimizers[k + 1].zero_grad()
+            F.cross_entropy(single(x[indices == k])[-1].flatten(1), y[indices == k]).backward()
+            for name, parameter in single.named_parameters():
+                if parameter.requires_grad:
+                    site, _, own = name.rpartition('.')
+                    grad = getattr(banks[site], own).grad[k]
+                    close(grad[tuple(map(slice, parameter.shape))], parameter.grad)
+                    assert grad.count_nonzero() == parameter.grad.count_nonzero() > 0
+        for optimizer in optimizers:
+            optimizer.step()
+    for k, single in enumerate(singles):
+        found, wanted = take_adapter(model, k), read_lora(single)
+        assert found.keys() == wanted.keys()
+        for key, pair in wanted.items():
+            close(found[key].a, pair.a)
+            close(found[key].b, pair.b)
+            assert (pair.b - adapters[k][key].b).abs().max() > 1e-3
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters() if name in before)
+    for bank in banks.values():  # what pads stays zero
+        for part, rank in bank.ranks.items():
+            a, b = bank.tensors(part)
+            for k in range(K):
+                own = bank.pairs(k)[part].rank if part in bank.pairs(k) else 0
+                assert not a[k, own:].any() and not b[k, :, own:].any() and own <= rank
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'Adam'])
+def test_members_learn_with_optimizers_of_their_own(world, kind):
+    """Momentum, steps and clipping of each task are its own, also when another has ended."""
+    model, size, adapters, singles = world
+    attach_bank(model, adapters)
+    members = [Member(model, k) for k in range(K)]
+    rates = [0.1, 0.02, 0.05]
+    optimizers = [(getattr(torch.optim, kind)(m.parameters.values(), lr), getattr(torch.optim, kind)(
+        [p for p in s.parameters() if p.requires_grad], lr)) for m, s, lr in zip(members, singles, rates, strict=True)]
+    for active in ([0, 1, 2], [0, 1, 2], [1]):
+        indices = torch.tensor(active).repeat_interleave(2)
+        x = torch.randn(len(indices), 3, size, size)
+        for bank in find_banks(model).values():
+            bank.zero_grad()
+        with route(model, indices):
+            out = model(x)[-1].flatten(1)
+        sum(out[indices == k].square().mean() for k in active).backward()
+        for k in active:
+            members[k].take_gradients()
+            single = [p for p in singles[k].parameters() if p.requires_grad]
+            optimizers[k][1].zero_grad()
+            singles[k](x[indices == k])[-1].square().mean().backward()
+            norms = [nn.utils.clip_grad_norm_(p, 0.01) for p in (list(members[k].parameters.values()), single)]
+            close(*norms)
+            for optimizer in optimizers[k]:
+                optimizer.step()
+    for k, single in enumerate(singles):
+        wanted = {name: p for name, p in single.named_parameters() if p.requires_grad}
+        assert list(members[k].parameters) == list(wanted)
+        for name, parameter in wanted.items():
+            close(members[k].parameters[name], parameter, 1e-9)
+        taken = take_adapter(model, k)
+        assert not any(torch.equal(taken[key].b, adapters[k][key].b) for key in taken)
+
+
+def test_there_and_back(world):
+    model, size, adapters, _ = world
+    names, flags = list(model.state_dict()), {n: p.requires_grad for n, p in model.named_parameters()}
+    layers, x = dict(model.named_modules()), torch.randn(2, 3, size, size)
+    plain = model(x)[-1]
+    banks = attach_bank(model, adapters)
+    assert set(names) < set(model.state_dict())
+    for k, adapter in enumerate(adapters):
+        taken = take_adapter(model, k)
+        assert taken.keys() == adapter.keys()
+        for key, pair in adapter.items():
+            assert torch.equal(taken[key].a, pair.a) and torch.equal(taken[key].b, pair.b)
+            assert taken[key].scaling == pair.scaling
+    assert detach_bank(model) == len(banks) and not find_banks(model)
+    assert list(model.state_dict()) == names and dict(model.named_modules()) == layers
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    assert torch.equal(model(x)[-1], plain)
+
+
+def test_a_hot_swap(world):
+    model, size, adapters, singles = world
+    attach_bank(model, adapters[:2], room=3)
+    put_adapter(model, 0, adapters[1])
+    x = torch.randn(2, 3, size, size)
+    with route(model, [0, 1]):
+        close(model(x)[-1], singles[1](x)[-1])
+    site = next(iter(find_banks(model)))
+    kept = take_adapter(model, 0)
+    with pytest.raises(ValueError, match=f"{site}: this bank has room for .*'k'"):
+        put_adapter(model, 0, adapters[2])
+    assert all(torch.equal(take_adapter(model, 0)[key].a, pair.a) for key, pair in kept.items())
+    with pytest.raises(ValueError, match=r"no bank in \['head'\]"):
+        put_adapter(model, 0, {('head', ''): next(iter(adapters[0].values()))})
+
+
+def make_layers(sliced, ranks=(2, 3, 1), weight=None):
+    plain = nn.Linear(6, 12)
+    layers = []
+    for number, rank in enumerate(ranks):
+        if sliced:
+            layer = SlicedLoRALinear.from_linear(plain, rank=rank, slices='qv', layout='qkv', alpha=4)
+        else:
+            layer = LoRALinear.from_linear(plain, rank=rank, scaling=0.1 * (number + 1))
+        for _, b in layer.factors().values():
+            nn.init.normal_(b)
+        layers.append(layer)
+    return layers
+
+
+@pytest.mark.parametrize('sliced', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_what_comes_out_of_a_bank_is_an_ordinary_layer(sliced, dtype):
+    torch.set_default_dtype(dtype)
+    layers = make_layers(sliced)
+    bank = LoRABank.from_adapters(layers)
+    assert len(bank) == 3 and bank.weight is layers[0].weight
+    for k, layer in enumerate(layers):
+        own = bank[k]
+        assert type(own) is type(layer) and own.scalings == layer.scalings and own.ranks == layer.ranks
+        assert list(own.state_dict()) == list(layer.state_dict())
+        assert all(torch.equal(value, layer.state_dict()[name]) for name, value in own.state_dict().items())
+        nn.init.zeros_(next(iter(own.adapter_parameters().values())))  # a copy: the bank keeps its own
+        x = torch.randn(2, 5, 6)
+        bank.route = Route(k, 3)
+        torch.testing.assert_close(bank(x), layer(x))
+    bank.put(0, layers[2])
+    bank.put(1, dict(layers[2].state_dict()), scaling=7.0)
+    assert bank[0].scalings == layers[2].scalings and set(bank[1].scalings.values()) == {7.0}
+    assert all(torch.equal(bank[1].state_dict()[name], value) for name, value in layers[2].state_dict().items())
+
+
+def test_a_saved_bank_loads_as_it_was(tmp_path):
+    bank = LoRABank.from_adapters(make_layers(True))
+    torch.save(bank.state_dict(), tmp_path / 'bank.pth')
+    other = LoRABank(6, 12, 3, {'q': 3, 'v': 3}, slices='qv')
+    other.load_state_dict(torch.load(tmp_path / 'bank.pth', weights_only=True))
+    assert other[2].ranks == {'q': 1, 'v': 1} and other[0].scalings == {'q': 2.0, 'v': 2.0}
+
+
+def test_fresh_adapters_change_nothing_and_differ():
+    bank = LoRABank.from_linear(nn.Linear(6, 12), 3, 2)
+    x = torch.randn(3, 6)
+    bank.route = Route([0, 1, 2], 3)
+    assert torch.equal(bank(x), F.linear(x, bank.weight, bank.bias))
+    assert not torch.equal(bank.lora_A[0], bank.lora_A[1]) and bank.lora_A.abs().max() <= 6**-0.5
+    assert [n for n, p in bank.named_parameters() if p.requires_grad] == ['lora_A', 'lora_B']
+
+
+def test_factors_stay_float32_over_half_precision():
+    bank = LoRABank.from_linear(nn.Linear(6, 12).to(torch.bfloat16), 2, 2)
+    bank.route = Route([0, 1], 2)
+    assert bank.lora_A.dtype == torch.float32 and bank(torch.randn(2, 6).to(torch.bfloat16)).dtype == torch.bfloat16
+
+
+BAD_ROUTES = [
+    ([0, 3], ValueError, r'numbers 0..2, and -1 for none; the route names \[3\]'),
+    ([-2], ValueError, r'names \[-2\]'),
+    ([0.5], TypeError, 'whole numbers of adapters, got torch.float64'),
+    ([[0], [1]], ValueError, r'got the shape \(2, 1\)'),
+    ([], (ValueError, TypeError), 'route'),
+]
+
+
+@pytest.mark.parametrize('indices, error, message', BAD_ROUTES)
+def test_wrong_routes_are_refused(indices, error, message):
+    with pytest.raises(error, match=message):
+        Route(indices, 3)
+
+
+def test_an_input_that_the_route_does_not_fit_is_refused():
+    model = vit()
+    x = torch.randn(4, 3, 16, 16)
+    attach_bank(model, [drawn(model, ['layers.0.attn.qkv'], 1, 'q', 1)] * 2)
+    with pytest.raises(RuntimeError, match='which of the 2 adapters'):
+        model(x)
+    with route(model, [0, 1]), pytest.raises(ValueError, match='route is for 2 samples, .* 4 entries'):
+        model(x)  # twice as many as the route: no windows in a ViT
+    with pytest.raises(ValueError, match='no bank'), route(vit(), 0):
+        pass
+
+
+def test_a_bank_of_one_needs_no_route():
+    model = vit()
+    adapter = drawn(model, ['layers.0.attn.qkv'], 1, 'q', 1)
+    single = copy.deepcopy(model)
+    adapt_with(single, adapter)
+    attach_bank(model, [adapter])
+    x = torch.randn(2, 3, 16, 16)
+    close(model(x)[-1], single(x)[-1])
+
+
+def test_a_bank_cannot_be_merged():
+    model = vit()
+    attach_bank(model, [drawn(model, ['layers.0.attn.qkv'], 1, 'q', 1)] * 2)
+    with pytest.raises(ValueError, match='holds 2 adapters, which no one weight can'):
+        merge_adapters(model)
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing():
+    model = vit()
+    good = drawn(model, ['layers.0.attn.qkv'], 1, 'q', 1)
+    state = list(model.state_dict())
+    cases = [
+        ([], ValueError, 'at least one'),
+        ([good, {('layers.1.attn.qkv', 'q'): Pair(torch.ones(1, 5), torch.ones(16, 1), 1.0)}], ValueError,
+         'adapter 1, layers.1.attn.qkv: the change is of a weight of 16 x 5, but the model has 16 x 16'),
+        ([good, {('layers.0.attn.qkv', ''): Pair(torch.ones(1, 16), torch.ones(48, 1), 1.0)}], ValueError,
+         'as one weight by some adapters and by slices by others, such as number 1'),
+        ([{('layers.9', ''): next(iter(good.values()))}], AttributeError, '9'),
+        ([{('layers.0.ln1', ''): next(iter(good.values()))}], TypeError, 'layers.0.ln1 is a LayerNorm'),
+    ]  # yapf: disable
+    for adapters, error, message in cases:
+        with pytest.raises(error, match=message):
+            attach_bank(model, adapters)
+        assert list(model.state_dict()) == state
+    attach_bank(model, [good])
+    with pytest.raises(TypeError, match='layers.0.attn.qkv is a LoRABank'):
+        attach_bank(model, [good])
+
+
+def test_layers_that_do_not_belong_together_are_refused():
+    layers = make_layers(False)
+    for change, message in (
+        (lambda layer: setattr(layer, 'weight', nn.Parameter(layer.weight + 1)), 'adapter 1 stands on another weight'),
+        (lambda layer: layer.merge(), 'adapter 1 is merged'),
+        (lambda layer: setattr(layer, 'lora_dropout', nn.Dropout(0.5)), 'dropout of 0.5, which a bank has not'),
+    ):
+        other = copy.deepcopy(layers[1])
+        change(other)
+        with pytest.raises(ValueError, match=message):
+            LoRABank.from_adapters([layers[0], other])
+    with pytest.raises(TypeError, match='adapter 1 is a Linear'):
+        LoRABank.from_adapters([layers[0], nn.Linear(6, 12)])
+
+
+def test_slices_whose_scalings_no_rule_gives_are_refused():
+    bank = LoRABank(6, 12, 1, {'q': 2, 'v': 2}, slices='qv')
+    a, b = torch.ones(1, 6), torch.ones(4, 1)
+    bank.put(0, {'q': Pair(a, b, 0.5), 'v': Pair(torch.ones(2, 6), torch.ones(4, 2), 0.25)})
+    assert bank[0].scalings == {'q': 0.5, 'v': 0.25} and bank[0].scaling_rule == 'alpha/r'
+    bank.put(0, {'q': Pair(a, b, 0.5), 'v': Pair(a, b, 0.25)})
+    with pytest.raises(ValueError, match="no rule gives its slices the scalings {'q': 0.5, 'v': 0.25}"):
+        bank[0]
+
+
+def test_the_published_forward_pass(golden):
+    """Numbers of the published code, to which a bank adds adapters that do not disturb."""
+    folder = golden / 'lora_recycle'
+    base, teacher, wanted = (dict(np.load(folder / f'{name}.npz')) for name in (
+        'tiny_clip_vision_weights', 'tiny_lora_teacher', 'lora_forward'))
+    model = LoRACLIPVision(
+        arch=dict(image_size=32, patch_size=8, vision_width=32, vision_layers=4, vision_heads=4), params=None).eval()
+    converted = convert({key: torch.from_numpy(value) for key, value in base.items()})
+    model.load_state_dict(converted.backbone)
+    x, project = torch.from_numpy(wanted['x']), converted.aside['visual_proj']
+    close(model(x)[-1] @ project, torch.from_numpy(wanted['base_features']))
+    adapter = {}
+    for layer in range(4):
+        for offset, part in enumerate('qv'):
+            a, b = (torch.from_numpy(teacher[f'w_{letter}_{2 * layer + offset:03d}']) for letter in 'ab')
+            adapter[f'layers.{layer}.attn.qkv', part] = Pair(a, b, 1.0)
+    other = {key: Pair(torch.randn(3, 32), torch.randn(32, 3), 0.5) for key in adapter}
+    attach_bank(model, [other, adapter])
+    with route(model, [1, 0, 1]):
+        features = model(x)[-1] @ project
+    logits = features @ torch.from_numpy(teacher['head_weight']).T + torch.from_numpy(teacher['head_bias'])
+    for found, name in ((features, 'lora_features'), (logits, 'lora_logits')):
+        close(found[[0, 2]], torch.from_numpy(wanted[name])[[0, 2]])
+        assert (found[1] - torch.from_numpy(wanted[name])[1]).abs().max() > 1e-3
