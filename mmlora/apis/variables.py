@@ -39,11 +39,14 @@ LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     'train_split': ('the name of a split', _name),
     'val_split': ('the name of a split, or None for no validation', lambda value: value is None or _name(value)),
     'max_iters': ('a whole number of at least 1, or dict(per_shot=...)', _whole),
+    'data_root': ('the name of a folder', _name),
     'max_epochs': ('a whole number of at least 1, or dict(from_shot_1=..., ...)', _whole),
 }
 """What the variables of the configs here may be."""
 PARTS = (*LOADERS, 'train_cfg', 'param_scheduler', 'default_hooks', 'custom_hooks')
 """The parts of a config that may refer to variables."""
+PLACES = ('data_root',)
+"""Variables that say where files lie, which does not tell runs apart."""
 VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _OTHERWISE = 'otherwise'
 _SEED, _SHOT = 'seed', 'shot'
@@ -60,7 +63,7 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
 
     Returns:
         The variables that were referred to and their values, where the value follows from another variable that one
-        instead; empty the second time.
+        instead; without those of :data:`PLACES`, and empty the second time.
 
     Raises:
         ValueError: A variable is not defined at the top level of the config, its value is out of range, or
@@ -86,7 +89,7 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         cfg.update({name: used[name] for name in switches})
         chosen = {switch: cfg[switch] for switch in switches.values()}
         cfg.settled_variables = {**earlier, **chosen, **used}
-        return {**{name: value for name, value in used.items() if name not in switches}, **chosen}
+        return {**{name: value for name, value in used.items() if name not in (*switches, *PLACES)}, **chosen}
     return {}
 
 

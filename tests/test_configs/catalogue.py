@@ -22,6 +22,8 @@ TINY = {
     'VisionTransformer': TINY_VIT,
 }  # yapf: disable
 WIDTH = {name: 64 if 'Swin' in name else 24 for name in TINY}
+DRAWN = 32
+"""Height and width of images that are drawn on the fly, in pixels."""
 PATCHES = 4
 """Patches in a row of a shrunk ViT's image. Swins keep the size of images, which their windows need."""
 
@@ -77,9 +79,20 @@ def baselines() -> list[str]:
     return [name for name in names() if name.startswith('baselines/')]
 
 
+def clip() -> list[str]:
+    """Return the configs of CLIP-LoRA and of what it is compared with."""
+    return [name for name in names() if name.startswith('clip_lora/')]
+
+
+@functools.cache
+def with_backbone() -> tuple[str, ...]:
+    """Return the configs of a backbone with a head, which the models of CLIP are not."""
+    return tuple(name for name in names() if 'backbone' in load(name).model)
+
+
 def short(name: str) -> str:
     """Return a test id."""
-    return re.sub(r'_(augreg-)?in21k-pre_1xb\d+-\w+-\d+e', '', name)
+    return re.sub(r'_(augreg-)?(in21k-pre_)?1xb\d+-\w+-(\d+e|\d+i-per-shot)', '', name)
 
 
 def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -> list[str]:
@@ -88,6 +101,31 @@ def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -
     for name in among or names():
         first.setdefault(json.dumps(key(load(name)), sort_keys=True, default=str), name)
     return list(first.values())
+
+
+CLIP_ARCH = dict(
+    image_size=32, patch_size=16, vision_width=16, vision_layers=2, vision_heads=2, embed_dim=8, text_width=16,
+    text_layers=2, text_heads=2, context_length=24,
+)  # fmt: skip
+CLIP_WORDS = [
+    *'a an the photo of type pet flower food aircraft texture centered satellite person doing class thing b'.split(),
+    '.', ',', '/', *map(str, range(1000)),
+]  # fmt: skip
+
+
+def shrunk_clip(cfg: Config) -> Config:
+    """Return a config of CLIP with tiny towers that know the words of generated data, and small images."""
+    cfg.model.arch = dict(CLIP_ARCH, vocab_size=len(CLIP_WORDS) + 3)
+    cfg.model.tokenizer = dict(type='WordTokenizer', vocabulary=CLIP_WORDS)
+    if isinstance(cfg.model.get('layers'), dict):
+        cfg.model.layers = 'all'
+    cfg.model.pop('init_cfg', None)
+    for part in LOADERS:
+        if cfg.get(part):
+            cfg[part].update(num_workers=0, persistent_workers=False)
+            for step in cfg[part].dataset.pipeline:
+                step.update(dict.fromkeys({'scale', 'crop_size'} & set(step), 32))
+    return cfg
 
 
 def bare(cfg: Config) -> Any:
@@ -149,5 +187,5 @@ def image_size(cfg: Config) -> int:
     """Return the height and width of the images that the model sees, in pixels."""
     steps = cfg.test_dataloader.dataset.pipeline if cfg.get('test_dataloader') else ()
     sizes = [step.get('crop_size', step.get('scale')) for step in steps]
-    size = next((size for size in reversed(sizes) if size), None) or bare(cfg).img_size
+    size = next((size for size in reversed(sizes) if size), None) or bare(cfg).get('img_size', DRAWN)
     return size if isinstance(size, int) else size[0]

@@ -20,7 +20,7 @@ READMES = {name: (catalogue.CONFIGS / name / 'README.md').read_text(encoding='ut
 README = READMES['sr_lora']
 PAPERS = (catalogue.CONFIGS.parent / 'docs' / 'from_the_papers.md').read_text(encoding='utf-8')
 SWEEPS = sorted((catalogue.CONFIGS / 'sweeps').glob('*.py'))
-RUNS = {'digits': 6 * 3, 'medfm': 9 * 3 * 5, 'vtab_fewshot': 57 * 5}
+RUNS = {'digits': 6 * 3, 'medfm': 9 * 3 * 5, 'vtab_fewshot': 57 * 5, 'clip_few-shot': 33 * 5 * 3}
 LEAVES = [name for name in catalogue.sr_lora() if 'published-code' not in name]
 LISTED = dict(sr_lora=LEAVES, rlrr=catalogue.rlrr(), baselines=catalogue.baselines())
 SNIPPETS = {text.splitlines()[0].removeprefix('# configs/'): text

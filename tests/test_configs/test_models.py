@@ -19,7 +19,7 @@ COUNTS = {
     'vit-large-p16': (12_955_648, 303_690_752),
     'swin-base-w12': (3_686_400, 86_878_584),
 }
-MODEL_NAMES = catalogue.distinct(catalogue.model_key)
+MODEL_NAMES = catalogue.distinct(catalogue.model_key, catalogue.with_backbone())
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from mmlora.datasets import find_vtab_set
 
 LOADERS = catalogue.LOADERS
 IN_FILES = [*catalogue.sr_lora(), *catalogue.rlrr(), *catalogue.baselines()]
-IN_MEMORY = [name for name in catalogue.names() if name not in IN_FILES]
+IN_MEMORY = [name for name in catalogue.names() if name not in (*IN_FILES, *catalogue.clip())]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 
+from mmlora.apis import settle_variables
 from mmlora.models import LoRACLIPClassifier, LoRACLIPVision
 from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.models.clip.arch import CLIPArch
@@ -53,11 +54,12 @@ def test_the_config_is_whole(root, blocks, tmp_path):
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     learned = sum(p.numel() for group in optimizer.param_groups for p in group['params'] if p.requires_grad)
     assert learned == 184_320 and {group['weight_decay'] for group in optimizer.param_groups} == {0.01}
+    assert settle_variables(cfg) == dict(shot=4, seed=1, base_to_new=False, tune=False)
     (schedule,) = cfg.param_scheduler
-    assert (schedule.T_max, schedule.end, cfg.train_cfg.max_iters) == (8000, 8000, 8000)
+    assert (schedule.T_max, schedule.end, cfg.train_cfg.max_iters) == (2000, 2000, 2000)
     assert not (cfg.train_cfg.by_epoch or cfg.log_processor.by_epoch or cfg.default_hooks.checkpoint.by_epoch)
     assert [HOOKS.get(hook.type).__name__ for hook in cfg.custom_hooks] == ['StepSeedHook', 'ClassNamesHook']
-    for name in ('train', 'val', 'test'):
+    for name in ('train', 'test'):
         dataset = cfg[f'{name}_dataloader'].dataset
         assert DATASETS.get(dataset.type) and dataset.data_root == 'data/flowers'
         assert all(TRANSFORMS.get(step.type) for step in dataset.pipeline)

@@ -1,7 +1,9 @@
 # A set of CoOp at 224 px, prepared as CLIP does, drawn as CLIP-LoRA does.
+# data_root: the folder that holds the folders of the sets.
 # shot: images of each class, None for all. The seed of the draw is that of the run, randomness.seed.
 # base_to_new=True trains on the first half of the classes and tests on the others; test_subset='base' on the first.
 # tune=True validates on min(shot, 4) images of each class. CLIP-LoRA validates nothing: the last weights are tested.
+data_root = 'data/coop'
 shot = 16
 base_to_new = False
 train_subset = dict(base_to_new='base', otherwise='all')
@@ -20,7 +22,7 @@ train_dataloader = dict(
     sampler=dict(type='ResumableSampler', shuffle=True),
     dataset=dict(
         type='CoOpDataset',
-        data_root='data/coop',
+        data_root='{data_root}',
         split='train',
         n_shot='{shot}',
         sampling='clip_lora',
@@ -42,7 +44,7 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CoOpDataset',
-        data_root='data/coop',
+        data_root='{data_root}',
         split='test',
         subset='{test_subset}',
         pipeline=[
@@ -61,7 +63,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CoOpDataset',
-        data_root='data/coop',
+        data_root='{data_root}',
         split='{val_split}',
         n_shot='{shot}',
         sampling='clip_lora',

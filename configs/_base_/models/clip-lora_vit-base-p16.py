@@ -1,5 +1,5 @@
-# CLIP-LoRA on ViT-B/16, as published. A leaf gives the weights (init_cfg: those of OpenAI, open_clip or Hugging Face)
-# and lists ClassNamesHook, or gives the classes. Both come with clip_runtime.py and a data set that names its classes.
+# CLIP-LoRA on ViT-B/16, as published. The weights are a file of yours: of OpenAI, open_clip or Hugging Face. Classes come
+# from a data set that names them, with ClassNamesHook of clip_runtime.py, or from classes=[...].
 method = 'CLIP-LoRA'
 model = dict(
     _scope_='mmpretrain',
@@ -15,4 +15,5 @@ model = dict(
     templates='a photo of a {}.',
     tokenizer=dict(type='CLIPTokenizer'),
     logit_scale=100.0,
+    init_cfg=dict(type='Pretrained', checkpoint='weights/ViT-B-16.pt'),
 )

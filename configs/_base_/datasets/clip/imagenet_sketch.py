@@ -5,3 +5,4 @@ train_dataloader = None
 val_dataloader = None
 val_evaluator = None
 test_dataloader = dict(dataset=dict(name='imagenet_sketch'))
+test_cfg = dict()

@@ -1,0 +1,7 @@
+# To test checkpoints that were trained on ImageNet.
+_base_ = [
+    '../_base_/models/clip-lora_vit-base-p32.py',
+    '../_base_/datasets/clip/imagenetv2.py',
+    '../_base_/clip_runtime.py',
+]
+run_folder = 'clip-lora/vit-base-p32/{dataset_name}'
