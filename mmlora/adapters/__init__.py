@@ -32,9 +32,12 @@ from .rlrr_conv import RLRRConv2d, inject_rlrr_conv
 from .scale_shift import ScaleShift, ScaleShiftConv2d, ScaleShiftLayerNorm, inject_scale_shift
 from .scaling import SCALINGS
 from .sliced import SlicedLoRALinear
+from .sparse_tokens import SparseTokens
 from .spu import DISTRIBUTIONS, draw_sub_ranks
 from .ssf import SSF
 from .sub_rank import ROWS, SubRankLinear
+from .token_masks import decode_mask, encode_mask, mask_images, mask_of_record
+from .token_pruning import TokenPruning, TokenRecord
 from .tuning import Tuning, find_tuning, tunings
 from .vpt import VPT
 
@@ -74,7 +77,10 @@ __all__ = [
     'ScaleShiftConv2d',
     'ScaleShiftLayerNorm',
     'SlicedLoRALinear',
+    'SparseTokens',
     'SubRankLinear',
+    'TokenPruning',
+    'TokenRecord',
     'Tuning',
     'adapt_with',
     'adapted_layers',
@@ -84,9 +90,11 @@ __all__ = [
     'added_modules',
     'at_rank',
     'attach_bank',
+    'decode_mask',
     'detach_bank',
     'draw_lora',
     'draw_sub_ranks',
+    'encode_mask',
     'find_banks',
     'find_tuning',
     'freeze',
@@ -96,6 +104,8 @@ __all__ = [
     'inject_rlrr_conv',
     'inject_scale_shift',
     'look_up_kind',
+    'mask_images',
+    'mask_of_record',
     'merge_adapters',
     'merge_lora',
     'merged_state_dict',
