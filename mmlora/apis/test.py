@@ -16,6 +16,7 @@ from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .records import check_results, make_record, results_folder, write_record
 from .settle import settle_ranks
+from .settle_classes import settle_classes
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
@@ -59,6 +60,7 @@ def test(
     start_processes(cfg)
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
+        settle_classes(cfg, checkpoint)
         runner = build_runner(cfg)
         check_labels(runner, 'test', trained_classes=(meta.get('dataset_meta') or {}).get('classes') or ())
         aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None

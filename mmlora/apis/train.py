@@ -18,6 +18,7 @@ from .learning import announce_learning, warn_of_earlier_run, warn_of_random_wei
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
+from .settle_classes import settle_classes
 from .unknown_types import check_optimizer, explain_unknown_types
 from .variables import settle_variables
 
@@ -77,6 +78,7 @@ def train(
     settle_seed(cfg, settle_resume(cfg, resume))
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
+        settle_classes(cfg)
         check_optimizer(cfg)
         runner = build_runner(cfg)
         check_labels(runner, 'train', 'val')

@@ -10,6 +10,7 @@ from .hooks import (
     StableRankHook,
     StepSeedHook,
     StrictLoadHook,
+    TwoStageHook,
 )
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
@@ -32,4 +33,5 @@ __all__ = [
     'StableRankHook',
     'StepSeedHook',
     'StrictLoadHook',
+    'TwoStageHook',
 ]

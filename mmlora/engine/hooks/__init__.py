@@ -9,6 +9,7 @@ from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
 from .step_seed_hook import StepSeedHook
 from .strict_load_hook import StrictLoadHook
+from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'AccumulationHook',
@@ -20,4 +21,5 @@ __all__ = [
     'StableRankHook',
     'StepSeedHook',
     'StrictLoadHook',
+    'TwoStageHook',
 ]

@@ -3,17 +3,22 @@
 from .arch import ARCHS, CLIPArch, find_arch
 from .classifier import LoRACLIPClassifier
 from .lora_clip import LoRACLIP
+from .methods import CLIPAdapter, CoOpCLIP, LayerNormCLIP, TwoStageCLIP
 from .openai_keys import convert_openai_keys, restore_openai_keys
 from .tokenizers import CLIPTokenizer, WordTokenizer
 from .vision import LoRACLIPVision
 
 __all__ = [
     'ARCHS',
+    'CLIPAdapter',
     'CLIPArch',
     'CLIPTokenizer',
+    'CoOpCLIP',
+    'LayerNormCLIP',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
+    'TwoStageCLIP',
     'WordTokenizer',
     'convert_openai_keys',
     'find_arch',

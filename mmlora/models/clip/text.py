@@ -112,11 +112,25 @@ class TextTower(nn.Module):
         Raises:
             ValueError: There are more positions than the context has.
         """
-        length = tokens.shape[1]
+        return self.encode(self.token_embedding(tokens), tokens.argmax(dim=-1))
+
+    def encode(self, embedded: Tensor, ends: Tensor) -> Tensor:
+        """Return the feature of each prompt, not normalised, from the embeddings of its tokens.
+
+        Args:
+            embedded: ``(C, T, width)`` with T at most the context length.
+            ends: Where the end of each text stands, ``(C,)``.
+
+        Returns:
+            ``(C, embed_dim)``.
+
+        Raises:
+            ValueError: There are more positions than the context has.
+        """
+        length = embedded.shape[1]
         if length > self.context_length:
             raise ValueError(f'prompts have {length} tokens, the text tower takes {self.context_length}')
-        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        x = embedded + self.positional_embedding[:length]
         x = self.transformer(x, self.causal[:length, :length])
-        rows = torch.arange(len(tokens), device=tokens.device)
-        ends = x[rows, tokens.argmax(dim=-1)]  # (C, T, width) -> (C, width)
-        return self.ln_final(ends) @ self.text_projection
+        x = x[torch.arange(len(x), device=x.device), ends]  # (C, T, width) -> (C, width)
+        return self.ln_final(x) @ self.text_projection

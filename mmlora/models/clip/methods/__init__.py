@@ -1,0 +1,8 @@
+"""Ways to adapt CLIP beside LoRA."""
+
+from .clip_adapter import CLIPAdapter
+from .coop import CoOpCLIP
+from .layer_norm import LayerNormCLIP
+from .two_stage import TwoStageCLIP
+
+__all__ = ['CLIPAdapter', 'CoOpCLIP', 'LayerNormCLIP', 'TwoStageCLIP']
