@@ -16,6 +16,7 @@ FLOORS = {
     'models': 3, 'datasets': 3, 'evaluation': 3,
     'engine': 4,
     'apis': 5,
+    'clip': 6,
 }  # yapf: disable
 # The rooms near the ground know nothing of OpenMMLab, so that they serve any PyTorch program.
 FOREIGN = {

@@ -16,7 +16,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or the adapter folder of a CLIP')
     parser.add_argument('--work-dir', help='folder for the log')
     parser.add_argument('--out', help='file for predictions (.pkl) or metrics (.json, .yaml, .pkl)')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into --out; predictions by default')

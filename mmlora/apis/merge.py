@@ -16,11 +16,16 @@ from ..adapters import adapter_modules, merged_state_dict, tunings
 from ..adapters.merging import check_mergeable
 from ..engine import SPUHook, StableRankHook
 from ..engine.adaptation import check_scalings
+from ..engine.clip_check import check_clip_settings
 from ..engine.hooks.strict_load_hook import compare_keys
 from ..io.atomic import write_atomically, write_bytes, write_text
 from ..io.checkpoint import load_checkpoint
+from ..io.clip_folder import ADAPTER
+from ..io.convert import convert, invert
 from ..io.plain import plain_checkpoint
 from ..io.weights import unwrap
+from ..models.clip import LoRACLIPClassifier, restore_openai_keys
+from ..models.clip.base_weights import complete_adapter
 from ..registry import HOOKS, MODELS
 from ..version import __version__
 from .settle import adapted_backbones, resolve_type, settle_ranks
@@ -35,7 +40,11 @@ OURS = (StableRankHook, SPUHook)
 """Hooks that need adapters."""
 
 
-def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path]:
+CLIP_LAYOUTS = {'openai': 'openai', 'open_clip': 'openai', 'hf': 'hf-clip'}
+"""Names under which a merged CLIP can be written, and the row of :data:`mmlora.io.layouts.LAYOUTS` of each."""
+
+
+def merge_checkpoint(cfg: Config, checkpoint: str, out: str, layout: str | None = None) -> tuple[Path, Path]:
     """Write a trained model without its adapters, and the config of it.
 
     The merged weights are loaded strictly into the plain model and compared with the adapted one on random images, in
@@ -43,17 +52,19 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
 
     Args:
         cfg: The config of the checkpoint; it is not changed.
-        checkpoint: The trained checkpoint of the whole model.
+        checkpoint: The trained checkpoint of the whole model, or the adapter folder of a CLIP.
         out: The file to write: ``.pth`` keeps the classes in its meta, ``.safetensors`` holds the weights alone.
+        layout: For a CLIP, whose names the weights get: ``'openai'`` or ``'open_clip'``, which are the same, or
+            ``'hf'``, those of transformers' ``CLIPModel``. The file then holds the weights alone. None keeps ours.
 
     Returns:
         The weights, and the config beside them (the same name, ending in ``.py``), with which ``tools/test.py`` and
         mmpretrain take them.
 
     Raises:
-        ValueError: ``out`` has another ending or would take the place of another file, the checkpoint does not fit the
-            config, the model has no adapters or such as no weight can hold, or the plain model does not compute the
-            same.
+        ValueError: ``out`` has another ending or would take the place of another file, the layout is unknown or the
+            model no whole CLIP, the checkpoint does not fit the config, the model has no adapters or such as no weight
+            can hold, or the plain model does not compute the same.
         FileNotFoundError: There is no such checkpoint.
     """
     if Path(out).suffix not in ('.pth', '.safetensors'):
@@ -63,6 +74,8 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
         raise ValueError(f'{config}, where the config of the merged model goes, is another file: choose another name')
     if Path(out).exists() and Path(checkpoint).exists() and Path(out).samefile(checkpoint):
         raise ValueError(f'{out!r} is the checkpoint itself, whose adapters would be lost: choose another name')
+    if layout is not None and layout not in CLIP_LAYOUTS:
+        raise ValueError(f'layout must be one of {list(CLIP_LAYOUTS)}, got {layout!r}')
     trained = load_checkpoint(checkpoint)
     cfg = copy.deepcopy(cfg)
     settle_variables(cfg)
@@ -71,6 +84,11 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model, plain = MODELS.build(cfg.model), MODELS.build(plain_cfg.model)
     check_mergeable(model)
+    if layout is not None and not isinstance(plain, LoRACLIPClassifier):
+        raise ValueError(f'layout={layout!r} names the weights of a whole CLIP, and the model is a '
+                         f'{type(model).__name__}: leave the layout out')
+    if ADAPTER in trained and isinstance(model, LoRACLIPClassifier):
+        trained['state_dict'] = complete_adapter(model, trained)
     _load(model, trained, checkpoint)
     kinds = {type(layer).__name__ for layer in adapter_modules(model).values()}
     kinds = sorted(kinds | {tuning.name for tuning in tunings(model).values()})
@@ -84,7 +102,10 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str) -> tuple[Path, Path
     _check_same(model, plain, merged, size)
     weight_of = {key: key if key in types else key.removesuffix('bias') + 'weight' for key in merged}
     state = {key: value.to(types[weight_of[key]]).contiguous() for key, value in merged.items()}
-    weights = _write(out, state, trained, kinds)
+    if layout is None:
+        weights = _write(out, state, trained, kinds)
+    else:
+        weights = _write_plain(out, clip_in_layout(state, layout))
     return weights, write_text(config, f'{HEADER} {checkpoint}\n{plain_cfg.pretty_text}')
 
 
@@ -112,6 +133,7 @@ def _plain_config(cfg: Config) -> tuple[Config, Any]:
 
 def _load(model: nn.Module, trained: Mapping[str, Any], where: str) -> None:
     state = unwrap(trained, where)
+    check_clip_settings(model, (trained.get('meta') or {}).get('mmlora'), where)
     report = compare_keys(model, state)
     if report:
         raise ValueError(f'{where} does not fit the model of the config: {report}')
@@ -158,9 +180,31 @@ def _tensors(output: Any) -> list[Tensor]:
     return [tensor for part in output for tensor in _tensors(part)]
 
 
-def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds: list[str]) -> Path:
+def clip_in_layout(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Return the weights of a plain CLIP of this package under the names of another library.
+
+    Args:
+        state: Without factors.
+        layout: A name in :data:`CLIP_LAYOUTS`.
+    """
+    openai = restore_openai_keys(state)
+    row = CLIP_LAYOUTS[layout]
+    if row == 'openai':
+        return openai
+    converted = convert(openai, 'openai', 'the merged model')
+    return invert({**converted.backbone, **converted.aside}, row)
+
+
+def _write_plain(out: str, state: Mapping[str, Tensor]) -> Path:
+    state = {key: value.contiguous() for key, value in state.items()}
     if Path(out).suffix == '.safetensors':
         return write_bytes(out, save(state, metadata={'format': 'pt'}))
+    return write_atomically(out, lambda file: torch.save(state, file))
+
+
+def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds: list[str]) -> Path:
+    if Path(out).suffix == '.safetensors':
+        return _write_plain(out, state)
     old = trained.get('meta') or {}
     meta = {key: old[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in old}
     meta['mmlora'] = dict(version=__version__, merged=kinds)

@@ -2,6 +2,7 @@
 
 from .hooks import (
     AccumulationHook,
+    AdapterFolderHook,
     CheckpointHook,
     ClassNamesHook,
     CompileHook,
@@ -19,6 +20,7 @@ from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 
 __all__ = [
     'AccumulationHook',
+    'AdapterFolderHook',
     'BF16OptimWrapper',
     'CheckpointHook',
     'ClassNamesHook',

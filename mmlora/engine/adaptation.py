@@ -9,6 +9,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from ..adapters import AdaptedLayer, adapter_modules, added_modules
 from ..models.backbones.adapt import find_adapted
+from ..models.clip import LoRACLIPClassifier
+from ..models.clip.settings import describe_clip
 from ..ranks import RankTable
 from ..version import __version__
 
@@ -29,7 +31,8 @@ def describe_adaptation(model: nn.Module, settled: Mapping[str, Any] | None = No
 
     Returns:
         ``version``; ``ranks`` and ``scalings`` of each adapted layer, a number or one for each slice of a fused
-        projection; the scalings of added modules; and ``rank_table`` where there is one adapted backbone.
+        projection; the scalings of added modules; ``rank_table`` where there is one adapted backbone; and of a CLIP
+        ``clip``, its settings.
     """
     layers = _layers_with_ranks(model)
     about: dict[str, Any] = {
@@ -42,6 +45,8 @@ def describe_adaptation(model: nn.Module, settled: Mapping[str, Any] | None = No
         own = backbones[0].rank_table
         fits = settled and RankTable.from_dict(settled, 'cfg.rank_table').ranks == own.ranks
         about['rank_table'] = dict(settled) if fits else own.to_dict()
+    if isinstance(model, LoRACLIPClassifier):
+        about['clip'] = describe_clip(model)
     return about
 
 

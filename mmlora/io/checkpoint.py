@@ -28,6 +28,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as stock
 
+from .clip_folder import folder_checkpoint, is_adapter_folder
 from .convert import convert_checkpoint
 from .plain import from_plain
 from .reader import MapLocation, read_checkpoint
@@ -84,10 +85,11 @@ def _converting(loader: Callable[..., dict]) -> Callable[..., dict]:
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """Read a local file; the end of every other loader.
+    """Read a local file, or the adapter folder of a CLIP; the end of every other loader.
 
     Args:
-        filename: A path; ``~`` is expanded.
+        filename: A path; ``~`` is expanded. A folder gives its factors alone, on the CPU; see
+            :mod:`mmlora.io.clip_folder`.
         map_location: As for ``torch.load``; None reads to the CPU.
 
     Returns:
@@ -97,6 +99,8 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read as a checkpoint.
     """
+    if is_adapter_folder(filename):
+        return folder_checkpoint(filename)
     checkpoint = read_checkpoint(filename, map_location)
     try:
         return _disarm(from_plain(checkpoint, 'the checkpoint'))

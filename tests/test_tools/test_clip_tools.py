@@ -46,7 +46,7 @@ def test_training_learns_and_changes_the_factors_alone(trained):
 def test_testing_says_what_training_said(tmp_path, images, trained):
     tiny.call_tool('test', trained / 'tiny_clip.py', trained / 'epoch_3.pth', '--work-dir', tmp_path)
     assert accuracies(tmp_path) == accuracies(trained)[-1:]
-    with pytest.raises(ValueError, match=r'was trained with the scaling .*, the model has'):
+    with pytest.raises(ValueError, match=r'alpha is 1.0 there and 3.0 in the config; scaling .* is 0.5 there and 1.5'):
         tiny.call_tool('test', trained / 'tiny_clip.py', trained / 'epoch_3.pth', '--work-dir', tmp_path / 'other',
                        '--cfg-options', 'model.lora_alpha=3', 'model.encoder=both')
 

@@ -1,6 +1,7 @@
 """Hooks: each does one job around training."""
 
 from .accumulation_hook import AccumulationHook
+from .adapter_folder_hook import AdapterFolderHook
 from .checkpoint_hook import CheckpointHook
 from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
@@ -13,6 +14,7 @@ from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'AccumulationHook',
+    'AdapterFolderHook',
     'CheckpointHook',
     'ClassNamesHook',
     'CompileHook',

@@ -12,11 +12,15 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ...adapters import adapter_tensor_names
+from ...io.clip_folder import ADAPTER
 from ...io.convert import CONVERTED
 from ...models.backbones.load_guard import DERIVED
+from ...models.clip import LoRACLIPClassifier
+from ...models.clip.base_weights import complete_adapter
 from ...models.pretrained import fit_weights, prefix_backbone
 from ...registry import HOOKS, register
 from ..adaptation import check_scalings, unwrap_model
+from ..clip_check import check_clip_run
 
 SHOWN = 10
 
@@ -107,6 +111,8 @@ class StrictLoadHook(Hook):
         allow_missing: Exact names that a checkpoint may lack.
         allow_unexpected: Exact names that a checkpoint may have too many.
         head: Beginnings of the names of the classifier head.
+        other_prompts: Whether a CLIP may be tested with other classes and templates than it was trained with, on the
+            same data set; on another one it may in any case.
     """
 
     priority = 'VERY_HIGH'  # Before hooks that load parts of the checkpoint on their own, such as EMAHook.
@@ -117,6 +123,7 @@ class StrictLoadHook(Hook):
         allow_missing: Sequence[str] = (),
         allow_unexpected: Sequence[str] = (),
         head: Sequence[str] = ('head.',),
+        other_prompts: bool = False,
     ) -> None:
         for name, value in dict(allow_missing=allow_missing, allow_unexpected=allow_unexpected, head=head).items():
             if isinstance(value, str):
@@ -125,15 +132,19 @@ class StrictLoadHook(Hook):
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = tuple(allow_unexpected)
         self.head = tuple(head)
+        self.other_prompts = other_prompts
 
     @torch.no_grad()
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare the checkpoint with the model before it is loaded.
 
         Raises:
-            ValueError: They differ; the keys are listed. Or a run is to be resumed from weights of another layout.
+            ValueError: They differ; the keys are listed. Or a run is to be resumed from weights of another layout. Or
+                a CLIP was trained with other settings; see :func:`mmlora.engine.clip_check.check_clip_run`.
         """
         model = unwrap_model(runner.model)
+        about = (checkpoint.get('meta') or {}).get('mmlora')
+        check_clip_run(runner, model, about, self.fine_tune and not runner._resume, self.other_prompts)
         self._fit(runner, model, checkpoint)
         report = compare_keys(model, checkpoint.get('state_dict', checkpoint))
         allowed = [k for k in report.missing if k in self.allow_missing]
@@ -146,9 +157,15 @@ class StrictLoadHook(Hook):
                 f'the checkpoint does not fit the model: {report}. Check that config and checkpoint belong together; '
                 'names that may differ go into allow_missing or allow_unexpected of StrictLoadHook'
             )
-        check_scalings(model, (checkpoint.get('meta') or {}).get('mmlora'))
+        check_scalings(model, about)
 
     def _fit(self, runner: Runner, model: nn.Module, checkpoint: dict[str, Any]) -> None:
+        if ADAPTER in checkpoint:
+            if not isinstance(model, LoRACLIPClassifier):
+                raise ValueError(f'{runner._load_from} is the adapter of a CLIP, and the model is a '
+                                 f'{type(model).__name__}')
+            checkpoint['state_dict'] = complete_adapter(model, checkpoint)
+            return
         converted = checkpoint.get(CONVERTED)
         if converted is None:
             state = checkpoint.get('state_dict', checkpoint)

@@ -40,6 +40,7 @@ def adapt_backbone(
     frozen: bool = True,
     scale_shift: Sequence[str] = (),
     convs: Sequence[str] = (),
+    announce: bool = True,
     **kwargs: Any,
 ) -> None:
     """Adapt the modules that a rank table names, in place, and let nothing else learn.
@@ -56,6 +57,7 @@ def adapt_backbone(
         scale_shift: Patterns of the normalisation and convolution layers whose output is scaled and shifted; they
             start as the kind does.
         convs: Patterns of the convolutions with RLRR of rank 1, which start as the kind does.
+        announce: Whether to log that all ranks are 0; False where no adapter was asked for.
         **kwargs: Further arguments of the kind.
 
     Raises:
@@ -78,7 +80,7 @@ def adapt_backbone(
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
     _check_learning(backbone, adapter_parameter_names(backbone))
-    if not adapter_modules(backbone):
+    if announce and not adapter_modules(backbone):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
 
 

@@ -81,7 +81,9 @@ class LoRACLIPVision(VisionTransformer):
                 ranks[f'layers.{i}.attn.qkv'] = lora_rank if chosen != ('o',) else 0
                 ranks[f'layers.{i}.attn.proj'] = lora_rank if 'o' in chosen else 0
         table = resolve_ranks(ranks, sites, slices=slices)
-        adapt_backbone(self, table, lora_alpha, lora_scaling, lora_dropout, slices)
+        adapt_backbone(
+            self, table, lora_alpha, lora_scaling, lora_dropout, slices, announce=params is not None
+        )
         for module in self.modules():
             if isinstance(module, SlicedLoRALinear):
                 module.separate_dropout = True

@@ -1,0 +1,54 @@
+"""Writes the adapter of a CLIP as a folder when training ends."""
+
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+
+from ...registry import HOOKS, register
+from ..adaptation import unwrap_model
+from ..clip_record import why_no_folder, write_run
+from ..protocol import describe_run
+
+
+@register(HOOKS)
+class AdapterFolderHook(Hook):
+    """Leave ``<work_dir>/adapter`` behind, which :func:`mmlora.clip.load`, ``tools/test.py`` and peft take.
+
+    It holds the weights of the last step, or their average where the run is validated by that. Where the model has no
+    LoRA that peft could hold, the log says why there is no folder.
+
+    Args:
+        folder: Name of the folder below the work directory.
+
+    Raises:
+        ValueError: The name is no single name of a folder.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, folder: str = 'adapter') -> None:
+        if not folder or Path(folder).name != folder:
+            raise ValueError(f'folder must be the name of a folder below the work directory, got {folder!r}')
+        self.folder = folder
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the folder."""
+        model = unwrap_model(runner.model)
+        reason = why_no_folder(model)
+        if reason:
+            runner.logger.info(f'No adapter folder is written: {reason}')
+            return
+        averages = [hook.ema_model.module for hook in runner.hooks
+                    if isinstance(hook, EMAHook) and hook._ema_started(runner)]
+        scalars = {name: buffer.current() for name, buffer in runner.message_hub.log_scalars.items()
+                   if name.startswith('val/') and not name.endswith('time')}
+        protocol = dict(describe_run(runner.cfg), unit='iteration', step=runner.iter, total=runner.max_iters,
+                        seed=runner.seed)
+        path = write_run(
+            Path(runner.work_dir) / self.folder, runner.cfg, model, protocol, scalars,
+            averages[0].state_dict() if averages else None,
+        )
+        runner.logger.info(f'The adapter is in {path}: mmlora.clip.load({str(path)!r}), tools/test.py and peft take it')

@@ -1,0 +1,62 @@
+"""The model card of an adapter folder, made from its record: nothing is left to be filled in."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 20
+
+
+def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
+    """Return the text of ``README.md``.
+
+    Args:
+        record: The content of ``mmlora.json``.
+        base_name: Name of the base model on the Hugging Face hub, or None.
+    """
+    model, base, run = record['model'], record['base'], record.get('protocol') or {}
+    dropout = model.get('dropout')
+    rows = {
+        'method': run.get('method'),
+        'data set': run.get('dataset_name'),
+        'labelled images of a class': run.get('shot'),
+        'seed': run.get('seed'),
+        'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
+        'config': run.get('config'),
+        'imported from': record.get('imported_from'),
+        'backbone': model.get('backbone') or ', '.join(f'{key} {value}' for key, value in model['arch'].items()),
+        'adapted': f'{"".join(model["params"])} of {_layers(model)}',
+        'rank, alpha, scaling': f'{model["rank"]}, {model["alpha"]:g}, {model["scaling"]} = {model["factor"]:g}',
+        'dropout in training': None if dropout is None else f'{dropout:g}',
+        'templates': ', '.join(map(repr, model['templates'])),
+        'logit scale': record.get('logit_scale_value', model['logit_scale']),
+        'base weights': base.get('location'),
+        'sha256 of the base weights': base.get('sha256'),
+        'mmlora': record.get('version'),
+        **{name: f'{value:.4g}' for name, value in (record.get('metrics') or {}).items()},
+    }
+    front = {'library_name': 'peft', 'pipeline_tag': 'zero-shot-image-classification',
+             'tags': ['lora', 'clip', 'mmlora']} | ({'base_model': base_name} if base_name else {})
+    classes = model['classes']
+    listed = 'The classes come from the data, or are given when the folder is loaded.'
+    if classes:
+        more = f' ... {len(classes)} in all' if len(classes) > SHOWN else ''
+        listed = f'{", ".join(classes[:SHOWN])}{more}.'
+    learned = '\npeft does not load the logit scale, which was learned too.\n' if 'logit_scale_value' in record else ''
+    lines = [
+        '---', *(f'{key}: {json.dumps(value)}' for key, value in front.items()), '---', '',
+        f'# CLIP with LoRA{" for " + str(run["dataset_name"]) if run.get("dataset_name") else ""}', '',
+        '| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows.items() if value is not None), '',
+        '## Classes', '', listed, '',
+        '## Use', '', '```python', 'import mmlora.clip', '',
+        "model = mmlora.clip.load('path of this folder')" if base.get('location') else
+        "model = mmlora.clip.load('path of this folder', weights='weights of the CLIP')",
+        "print(model.predict('image.jpg'))", '```', '',
+        "`peft.PeftModel.from_pretrained(clip, folder)` loads it onto transformers' `CLIPModel` with the same base "
+        'weights.', learned,
+    ]  # fmt: skip
+    return '\n'.join(lines).rstrip('\n') + '\n'
+
+
+def _layers(model: Mapping[str, Any]) -> str:
+    return '; '.join(f'{tower} blocks {", ".join(map(str, blocks))}' for tower, blocks in model['layers'].items())

@@ -1,0 +1,170 @@
+"""The adapter folder of CLIP: a LoRA in peft's layout, and beside it all that a user needs to classify images.
+
+::
+
+    adapter_config.json          peft's: rank, alpha, the adapted layers
+    adapter_model.safetensors    the factors under peft's names
+    mmlora.json                  the model (arch, classes, templates, ...), its base weights by hash, the run
+    README.md                    the model card
+
+Real peft loads the folder onto transformers' ``CLIPModel``; a folder that peft wrote lacks ``mmlora.json``. Nothing in
+a folder is ever run.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from .atomic import write_bytes, write_text
+from .clip_peft import Factors, Site, own_tensors, peft_config, peft_tensors, read_peft_config, read_peft_tensors
+from .reader import read_checkpoint
+
+CONFIG, WEIGHTS, RECORD, CARD = 'adapter_config.json', 'adapter_model.safetensors', 'mmlora.json', 'README.md'
+FORMAT = 'mmlora CLIP adapter 1'
+ADAPTER = 'mmlora_adapter'
+"""Key under which the checkpoint of a folder says that the frozen weights are elsewhere, and where."""
+
+SETTINGS = {
+    'arch': dict, 'encoder': str, 'params': list, 'layers': dict, 'rank': int, 'alpha': (int, float),
+    'scaling': (str, int, float), 'factor': (int, float), 'templates': list, 'classes': (list, type(None)),
+    'logit_scale': (str, int, float),
+}  # fmt: skip
+"""What ``model`` of ``mmlora.json`` must hold, and of which type."""
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """What a folder holds.
+
+    Attributes:
+        path: The folder.
+        factors: A and B by site.
+        settings: Of the model, as :func:`mmlora.models.clip.settings.describe_clip` gives them. A folder of peft alone
+            says nothing of arch, classes and templates.
+        record: The content of ``mmlora.json``, empty in a folder of peft alone.
+        config: The content of ``adapter_config.json``.
+    """
+
+    path: Path
+    factors: Mapping[Site, tuple]
+    settings: Mapping[str, Any]
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """``sha256`` and ``location`` of the frozen weights; either may be None."""
+        return self.record.get('base') or dict(sha256=None, location=None)
+
+
+def is_adapter_folder(path: str | os.PathLike) -> bool:
+    """Return whether a path is a folder with an adapter."""
+    return (Path(path).expanduser() / CONFIG).is_file()
+
+
+def write_folder(
+    path: str | os.PathLike, factors: Factors, record: Mapping[str, Any], card: str, base_name: str | None = None
+) -> Path:
+    """Write an adapter folder; each file is replaced in one step, the one that makes it a folder of peft last.
+
+    Args:
+        path: The folder; it may hold an adapter already, which is replaced.
+        factors: A and B by site.
+        record: The content of ``mmlora.json``.
+        card: The text of the model card.
+        base_name: Name of the base model on the Hugging Face hub, or None.
+
+    Raises:
+        ValueError: The folder holds other things than an adapter.
+    """
+    folder = Path(path)
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
+    if others and not is_adapter_folder(folder):
+        raise ValueError(f'{str(folder)!r} is no adapter folder and holds {others[:5]}: choose another name')
+    model = record['model']
+    config = peft_config(
+        factors, model['alpha'], model['scaling'], model['factor'], model.get('dropout'), base_name
+    )
+    write_bytes(folder / WEIGHTS, save(peft_tensors(factors), metadata={'format': 'pt'}))
+    write_text(folder / RECORD, json.dumps(dict(format=FORMAT, **record), indent=2, allow_nan=False) + '\n')
+    write_text(folder / CARD, card)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + '\n')
+    return folder
+
+
+def read_folder(path: str | os.PathLike) -> AdapterFolder:
+    """Read an adapter folder, written here or by peft.
+
+    Raises:
+        FileNotFoundError: The folder or a file in it is missing.
+        ValueError: A file is damaged, or says something else than another.
+    """
+    folder = Path(path).expanduser()
+    if not is_adapter_folder(folder):
+        there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else None
+        what = 'does not exist' if there is None else f'holds {there}'
+        raise FileNotFoundError(f'{str(path)!r} is no adapter folder: it has no {CONFIG} ({what})')
+    config = _json(folder / CONFIG)
+    factors = read_peft_tensors(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
+    settings = read_peft_config(config, factors, str(folder / CONFIG))
+    if not (folder / RECORD).is_file():
+        return AdapterFolder(folder, factors, settings, {}, config)
+    record = _json(folder / RECORD)
+    _check_record(record, settings, folder)
+    return AdapterFolder(folder, factors, record['model'], record, config)
+
+
+def folder_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Return an adapter folder as a checkpoint that holds the factors alone.
+
+    Under :data:`ADAPTER` it says where the frozen weights are; whoever knows the model adds them, see
+    :func:`mmlora.models.clip.base_weights.complete_adapter`.
+
+    Raises:
+        FileNotFoundError: As :func:`read_folder`.
+        ValueError: As :func:`read_folder`.
+    """
+    folder = read_folder(path)
+    about = {'clip': dict(folder.settings)}
+    if folder.record.get('protocol'):
+        about['protocol'] = dict(folder.record['protocol'])
+    state = own_tensors(folder.factors)
+    if folder.record.get('logit_scale_value') is not None:
+        state['logit_scale'] = torch.tensor(folder.record['logit_scale_value'])
+    return {
+        'state_dict': state,
+        'meta': {'mmlora': about, 'dataset_meta': {'classes': tuple(folder.settings.get('classes') or ())}},
+        ADAPTER: dict(folder.base, folder=str(folder.path)),
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} is no JSON ({error}): the folder is damaged, export it again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} must hold an object, got a {type(content).__name__}')
+    return content
+
+
+def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder: Path) -> None:
+    where = folder / RECORD
+    if record.get('format') != FORMAT:
+        raise ValueError(f'{where} has format={record.get("format")!r}, this version reads {FORMAT!r}')
+    model = record.get('model')
+    for name, kinds in SETTINGS.items():
+        if not isinstance(model, dict) or name not in model or not isinstance(model[name], kinds):
+            raise ValueError(f'{where}: {name} of model is missing or of a wrong type: export the folder again')
+    for name in ('encoder', 'params', 'layers', 'rank', 'factor'):
+        one, other = model[name], of_peft[name]
+        same = abs(one - other) <= 1e-6 * abs(other) if name == 'factor' else one == other
+        if not same:
+            raise ValueError(f'{where} has {name}={one!r}, and {CONFIG} with {WEIGHTS} {other!r}: the files of '
+                             f'{str(folder)!r} do not belong together')
