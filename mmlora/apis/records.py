@@ -46,7 +46,7 @@ def make_record(
     """Describe the result of a test.
 
     Labels that training wrote into the checkpoint win over those of the config, as they say what was trained; the name
-    of the data set is that of the test data, and ``trained_on`` says where another was trained on.
+    of the data set is that of the test data, and ``trained_on`` says what was trained on, where that is known.
 
     Args:
         cfg: The prepared config of the test.
@@ -81,7 +81,7 @@ def make_record(
             describe_selection(protocol, test), averaged=(protocol or {}).get('averaged'), truncated=cut, tta=tta,
             amp=amp,
         ),
-        trained_on=trained['dataset_name'],
+        trained_on=trained['dataset_name'] if protocol else None,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         version=__version__,
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),

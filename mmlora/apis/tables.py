@@ -9,6 +9,7 @@ from typing import Any
 from ..datasets import VTAB_SETS
 from .base_to_new import base_to_new
 from .collected import MAJORITY_MARGIN, Cell
+from .coop_means import coop_means
 from .summarize import Summary
 from .vtab_means import vtab_means, vtab_set_of
 
@@ -33,6 +34,7 @@ def to_markdown(summary: Summary) -> str:
     lines += _table([*summary.by, *summary.columns], rows)
     if any(vtab_set_of(result.dataset) for result in summary.results):
         lines += ['', 'VTAB-1k:', '', *_vtab_table(summary)]
+    lines += _coop_table(summary)
     lines += _base_to_new_table(summary)
     notes = [*_footnotes(summary), *summary.notes]
     return '\n'.join([*lines, *(['', *(f'- {note}' for note in notes)] if notes else [])]) + '\n'
@@ -84,6 +86,19 @@ def _vtab_table(summary: Summary) -> list[str]:
     header = ['sets', 'runs of a set', *dict.fromkeys(vtab_set.group for vtab_set in VTAB_SETS.values()),
               'mean of groups', f'mean of {len(VTAB_SETS)} sets']
     return _table([*summary.by, *header], rows)
+
+
+def _coop_table(summary: Summary) -> list[str]:
+    rows = []
+    for labels, row in summary.rows.items():
+        for mean in coop_means(row):
+            counts = sorted({len(cell.runs) for cell in mean.cells.values()})
+            runs = ' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+            rows.append([*_labels(summary.by, labels), f'{len(mean.cells)} of {mean.group}', runs, f'{mean.mean:.2f}'])
+    if not rows:
+        return []
+    return ['', "Means over CoOp's sets, of those that are there:", '',
+            *_table([*summary.by, 'sets', 'runs of a set', 'mean'], rows)]
 
 
 def _base_to_new_table(summary: Summary) -> list[str]:
