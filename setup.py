@@ -106,7 +106,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmlora', 'mmlora.*']),
-    package_data={'mmlora': ['py.typed', 'assets/*.safetensors', 'assets/*.md', 'assets/*.json']},
+    package_data={'mmlora': ['py.typed', 'assets/*.safetensors', 'assets/*.md', 'assets/*.json', 'assets/*.txt']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6',

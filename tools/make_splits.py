@@ -15,16 +15,20 @@ Examples::
 import argparse
 import json
 import sys
+import unicodedata
 from pathlib import Path
 
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
 from mmlora.apis.few_shot_indices import index_files
 from mmlora.apis.splits import few_shot_files, fgvc_sources, list_source, medfmc_sources, vtab_sources, write_lists
 from mmlora.datasets.few_shot_rules import SAMPLINGS
+from mmlora.datasets.glyph_combinations import combinations_document, words_of
 from mmlora.datasets.glyph_splits import select_letters, split_document
 from mmlora.io.atomic import write_text
 
 OF_A_DATASET, OF_A_LIST = ('data_root', 'name'), ('classes', 'num_classes', 'multi_label', 'columns')
+GLYPHS_COMMAND = 'python tools/make_splits.py glyphs'
+GLYPHS_PROMPT = 'a picture of .'
 PUBLISHED = {
     'vtab1k': (vtab_sources, 'data/vtab-1k'),
     'medfmc': (medfmc_sources, 'data/MedFMC'),
@@ -62,6 +66,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     coop.add_argument('--force', action='store_true', help='replace files that have other content')
     glyphs = commands.add_parser('glyphs', help='choose the letters of Glyphs from the fonts that matplotlib ships')
     glyphs.add_argument('--out', type=Path, default=Path('data_splits/glyphs'))
+    glyphs.add_argument('--words', type=Path, default=Path('mmlora/assets/clip-micro_words.txt'),
+                        help='file of the words of all names and of the prompt')
     args = parser.parse_args(argv)
     if args.command == 'fewshot' and bool(args.dataset) == bool(args.list):
         parser.error('give either --dataset, a published data set (--data-root is its folder), or --list, a folder '
@@ -105,13 +111,22 @@ def coop(args: argparse.Namespace) -> None:
 
 
 def glyphs(args: argparse.Namespace) -> None:
-    """Write train.json, val.json and test.json of Glyphs."""
-    for split, codes in select_letters()[0].items():
-        document = split_document(split, codes, 'python tools/make_splits.py glyphs')
+    """Write train.json, val.json, test.json and combinations.json of Glyphs, and the words of their names."""
+    letters = select_letters()[0]
+    for split, codes in letters.items():
+        document = split_document(split, codes, GLYPHS_COMMAND)
         classes = ',\n'.join('  ' + json.dumps(row) for row in document.pop('classes'))
         head = json.dumps(document, indent=1)[:-2]
         write_text(args.out / f'{split}.json', f'{head},\n "classes": [\n{classes}\n ]\n}}\n')
         print(f'{split}: {len(codes)} letters of {", ".join(document["scripts"])}')
+        if split == 'train':
+            document = combinations_document([unicodedata.name(chr(code)) for code in codes], GLYPHS_COMMAND)
+            write_text(args.out / 'combinations.json', json.dumps(document, indent=1) + '\n')
+            print(f'combinations: {len(document["val"])} letters for validation, {len(document["test"])} for tests')
+    names = [unicodedata.name(chr(code)) for codes in letters.values() for code in codes]
+    words = words_of([GLYPHS_PROMPT, *names])
+    write_text(args.words, '\n'.join(words) + '\n')
+    print(f'words: {len(words)}')
 
 
 def main(argv: list[str] | None = None) -> int:

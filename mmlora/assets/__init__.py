@@ -10,17 +10,21 @@ def names() -> list[str]:
 
 
 def path(name: str) -> str:
-    """Return the absolute path of weights of the package.
+    """Return the absolute path of weights of the package, or of another file that belongs to them.
 
     A config writes ``checkpoint='mmlora://vit-micro_glyphs'`` instead, which every loader resolves by this function.
 
     Args:
-        name: Such as ``'vit-micro_glyphs'``; the ending ``.safetensors`` may be left out.
+        name: Such as ``'vit-micro_glyphs'``; the ending ``.safetensors`` may be left out. A text file is named with its
+            ending, as in ``'clip-micro_words.txt'``.
 
     Raises:
-        ValueError: The package brings no weights of this name.
+        ValueError: The package brings no file of this name.
     """
+    folder = files(__name__)
+    if name.endswith('.txt') and folder.joinpath(Path(name).name).is_file():
+        return str(folder.joinpath(Path(name).name))
     stem = name.removesuffix('.safetensors')
     if stem not in names():
         raise ValueError(f'mmlora brings no weights {name!r}; choose from {", ".join(names()) or "none"}')
-    return str(files(__name__).joinpath(f'{stem}.safetensors'))
+    return str(folder.joinpath(f'{stem}.safetensors'))

@@ -6,6 +6,7 @@ from .coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_set
 from .digits import Digits
 from .fgvc import FGVC
 from .fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_set
+from .glyph_few_shot import FewShotGlyphs
 from .glyphs import Glyphs
 from .list_dataset import ListDataset
 from .medfmc import Chest19, Colon, Endoscopy
@@ -27,6 +28,7 @@ __all__ = [
     'Colon',
     'Digits',
     'Endoscopy',
+    'FewShotGlyphs',
     'FGVCSet',
     'Glyphs',
     'ListDataset',

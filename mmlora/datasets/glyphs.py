@@ -9,11 +9,14 @@ from mmpretrain.datasets import BaseDataset
 
 from mmlora.registry import DATASETS, register
 
+from .few_shot_rules import SUBSETS, classes_of
 from .glyph_fonts import font_sha256
 from .glyph_render import Distortion, distort, glyph_bitmap
 from .split_files import load_split
 
 SPLITS = ('train', 'val', 'test')
+COMBINATIONS = ('seen', 'val', 'test')
+LABEL_SPACES = ('own', 'split')
 
 
 def draw_glyph(code: int, fonts: Sequence[str], distortion: Distortion, seed: int, epoch: int, draw: int) -> np.ndarray:
@@ -45,6 +48,9 @@ class Glyphs(BaseDataset):
     epoch (read from an index that carries one, :class:`mmlora.datasets.SampleIndex`; else 0), the letter and the
     number of the draw, and on nothing else: not on workers, order or subsets.
 
+    A few-shot set has ``samples_per_class`` fixed images of each letter, ``redraw=False``, and its test images are
+    those of another ``first_draw``.
+
     Args:
         split: ``'train'``, ``'val'`` or ``'test'``.
         samples_per_class: Images of each letter; letters alternate, so the first ``len(classes)`` images show each
@@ -52,10 +58,19 @@ class Glyphs(BaseDataset):
         seed: Seed of all draws, at least 0.
         distortion: Fields of :class:`~mmlora.datasets.glyph_render.Distortion`; None takes the benchmark's.
         scripts: Keep the letters of these scripts alone; None keeps all of the split.
+        combinations: Of the split train keep the letters that pre-training on combinations sees, ``'seen'``, or those
+            that it does not see, ``'val'`` and ``'test'``, which :mod:`.glyph_combinations` chose and
+            ``data_splits/glyphs/combinations.json`` lists. None keeps all.
+        subset: ``'all'`` letters that are kept, ``'base'``, the first half of them, or ``'new'``, the others.
+        label_space: ``'own'``, or ``'split'``: the labels, and with them the names to choose from, are those of all
+            letters of the split and the scripts, not only of those that are kept.
+        first_draw: Number of the first image of each letter, at least 0. Sets of one seed share no image if they share
+            no number.
+        redraw: Whether another epoch gives other images.
         **kwargs: Arguments of mmpretrain's ``BaseDataset`` (``pipeline``, ``indices``, ``test_mode`` ...).
 
     Raises:
-        ValueError: An unknown split, script or distortion, or a number that is out of range.
+        ValueError: An unknown split, script, subset or distortion, a number that is out of range, or no letter is left.
         FileNotFoundError: matplotlib lacks one of the fonts.
     """
 
@@ -66,12 +81,22 @@ class Glyphs(BaseDataset):
         seed: int = 0,
         distortion: Mapping[str, float] | None = None,
         scripts: Sequence[str] | None = None,
+        combinations: str | None = None,
+        subset: str = 'all',
+        label_space: str = 'own',
+        first_draw: int = 0,
+        redraw: bool = True,
         **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f'Glyphs has the splits {", ".join(SPLITS)}, not {split!r}')
-        if samples_per_class < 1 or seed < 0:
-            raise ValueError(f'samples_per_class={samples_per_class} must be at least 1 and seed={seed} at least 0')
+        for name, value, least in (('samples_per_class', samples_per_class, 1), ('seed', seed, 0),
+                                   ('first_draw', first_draw, 0)):  # yapf: disable
+            _check_number(name, value, least)
+        for name, value, known in (('subset', subset, SUBSETS), ('label_space', label_space, LABEL_SPACES)):
+            if value not in known:
+                raise ValueError(f'Glyphs: {name}={value!r} must be one of {", ".join(map(repr, known))}'
+                                 f'{_settle_first(value)}')
         document = load_split(f'glyphs/{split}.json')
         if distortion is None:
             distortion = load_split('glyphs/protocol.json')['distortion']
@@ -82,11 +107,19 @@ class Glyphs(BaseDataset):
         unknown = set(scripts or ()) - set(document['scripts'])
         if unknown:
             raise ValueError(f'split {split!r} has no script {sorted(unknown)}; choose from {document["scripts"]}')
-        self.split = split
-        self.samples_per_class = samples_per_class
+        self.split, self.combinations, self.subset = split, combinations, subset
+        self.samples_per_class, self.first_draw, self.redraw = samples_per_class, first_draw, redraw
         self.seed = seed
         self.distortion = Distortion(**distortion)
-        self.letters = [row for row in document['classes'] if scripts is None or row['script'] in scripts]
+        whole = [row for row in document['classes'] if scripts is None or row['script'] in scripts]
+        kept = self._keep(whole, combinations)
+        kept = [kept[label] for label in classes_of(len(kept), subset)]
+        if not kept:
+            raise ValueError(f'Glyphs: split={split!r}, scripts={scripts!r}, combinations={combinations!r} and '
+                             f'subset={subset!r} leave no letter')
+        self.letters = kept if label_space == 'own' else whole
+        codes = {row['code'] for row in kept}
+        self.shown = [label for label, row in enumerate(self.letters) if row['code'] in codes]
         self.font_sets = [tuple(fonts) for fonts in document['font_sets']]
         self._check_fonts(document['fonts'])
         metainfo = dict(
@@ -104,12 +137,24 @@ class Glyphs(BaseDataset):
                 'the images, and with them published accuracies, may differ slightly'
             )
 
+    def _keep(self, rows: list[dict[str, Any]], combinations: str | None) -> list[dict[str, Any]]:
+        if combinations is None:
+            return rows
+        if self.split != 'train' or combinations not in COMBINATIONS:
+            raise ValueError(f"combinations={combinations!r} must be one of {', '.join(map(repr, COMBINATIONS))}, and "
+                             f"split='train', got {self.split!r}")
+        document = load_split('glyphs/combinations.json')
+        unseen = {name for part in COMBINATIONS[1:] for name in document[part]}
+        if combinations == COMBINATIONS[0]:
+            return [row for row in rows if row['name'] not in unseen]
+        return [row for row in rows if row['name'] in document[combinations]]
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """List every image as label and draw number; letters alternate."""
         return [
             dict(gt_label=label, draw=draw)
-            for draw in range(self.samples_per_class)
-            for label in range(len(self.letters))
+            for draw in range(self.first_draw, self.first_draw + self.samples_per_class)
+            for label in self.shown
         ]
 
     def prepare_data(self, idx: int) -> Any:
@@ -125,7 +170,8 @@ class Glyphs(BaseDataset):
         info = self.get_data_info(idx)
         row = self.letters[info['gt_label']]
         fonts = self.font_sets[row['fonts']]
-        image = draw_glyph(row['code'], fonts, self.distortion, self.seed, getattr(idx, 'epoch', 0), info['draw'])
+        epoch = getattr(idx, 'epoch', 0) if self.redraw else 0
+        image = draw_glyph(row['code'], fonts, self.distortion, self.seed, epoch, info['draw'])
         info.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], domain=row['script'])
         info['sample_idx'] = int(info['sample_idx'])
         return self.pipeline(info)
@@ -133,3 +179,12 @@ class Glyphs(BaseDataset):
     def extra_repr(self) -> list[str]:
         """Describe the split for ``repr``."""
         return [f'Split: \t{self.split}', f'Distortion: \t{self.distortion}']
+
+
+def _check_number(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'Glyphs: {name}={value!r} must be a whole number of at least {least}{_settle_first(value)}')
+
+
+def _settle_first(value: Any) -> str:
+    return ': call mmlora.apis.settle_variables(cfg) first' if str(value).startswith('{') else ''

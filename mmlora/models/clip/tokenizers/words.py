@@ -5,8 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from .... import assets
 from ....registry import TOKENIZERS, register
 from .base import Tokenizer
+
+_OWN = 'mmlora://'
 
 
 @register(TOKENIZERS)
@@ -16,7 +19,8 @@ class WordTokenizer(Tokenizer):
     Token 0 fills up, then come the words of the vocabulary, then start and end.
 
     Args:
-        vocabulary: The words, or the path of a text file with one on each line.
+        vocabulary: The words, or the path of a text file with one on each line; ``mmlora://clip-micro_words.txt`` is
+            that of the package.
 
     Raises:
         ValueError: The vocabulary is empty, holds a word twice, or an entry is no single word.
@@ -27,6 +31,8 @@ class WordTokenizer(Tokenizer):
         where = 'the vocabulary'
         if isinstance(vocabulary, (str, Path)):
             where = str(vocabulary)
+            if where.startswith(_OWN):
+                vocabulary = assets.path(where.removeprefix(_OWN))
             vocabulary = [line.strip() for line in Path(vocabulary).read_text(encoding='utf-8').splitlines()]
         words = [word.lower() for word in vocabulary if word]
         for word in words:
