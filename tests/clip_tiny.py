@@ -11,7 +11,7 @@ from torch import Tensor
 from mmlora.adapters import adapter_modules, adapter_parameter_names
 from mmlora.models import LoRACLIPClassifier
 
-FOLDER = Path(__file__).resolve().parents[1] / 'data' / 'golden' / 'clip_lora'
+FOLDER = Path(__file__).resolve().parent / 'data' / 'golden' / 'clip_lora'
 WORDS = ['a', 'photo', 'of', 'painting', 'the', 'red', 'green', 'blue', 'big', 'dog', 'cat', '.']
 CLASSES = ['red_dog', 'cat', 'the big green cat', 'blue dog']
 ARCH = dict(
