@@ -1,0 +1,186 @@
+"""The folder of one LoRA of a backbone with a head: peft's layout, and beside it what a hub needs to know.
+
+::
+
+    adapter_config.json          peft's: ranks, alphas, the adapted layers
+    adapter_model.safetensors    the factors under peft's names
+    head.safetensors             weight (n, D) and bias (n) of the head; missing where there is none
+    mmlora.json                  classes, task, base weights by hash, results ..., and the sha256 of the files above
+    README.md                    the model card
+
+peft loads the folder onto the plain backbone; see :mod:`.lora_peft`. ``mmlora.json`` is written last, so that a folder
+with it is whole. Nothing in a folder is ever run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..adapters.lora_weights import LoRAWeights, Pair, by_site
+from .atomic import write_bytes, write_text
+from .lora_peft import own_weights, peft_config, peft_tensors
+from .reader import read_checkpoint
+
+CONFIG, WEIGHTS, HEAD, RECORD, CARD = (
+    'adapter_config.json', 'adapter_model.safetensors', 'head.safetensors', 'mmlora.json', 'README.md')  # fmt: skip
+FORMAT = 'mmlora LoRA 1'
+
+
+class Head(NamedTuple):
+    """A linear head.
+
+    Attributes:
+        weight: ``(n, D)``.
+        bias: ``(n)``.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class LoRAFolder:
+    """What a folder holds.
+
+    Attributes:
+        path: The folder.
+        weights: The LoRA.
+        head: Its head, or None.
+        record: What ``mmlora.json`` says; empty in a folder of peft alone.
+    """
+
+    path: Path
+    weights: LoRAWeights
+    head: Head | None
+    record: Mapping[str, Any]
+
+
+def write_lora_folder(
+    path: str | os.PathLike,
+    weights: Mapping[tuple[str, str], Pair],
+    record: Mapping[str, Any],
+    head: Head | None = None,
+    card: str = '',
+) -> Path:
+    """Write a folder; each file is replaced in one step, ``mmlora.json`` last.
+
+    Args:
+        path: The folder. One that is there is replaced if it holds a LoRA, or what a killed process left of one.
+        weights: The LoRA.
+        record: Further content of ``mmlora.json``, as plain data.
+        head: Its head, or None.
+        card: Text of the model card.
+
+    Raises:
+        ValueError: The folder holds other things, the LoRA is empty or not finite, or the head has the wrong shape.
+    """
+    folder, known = Path(path), {CONFIG, WEIGHTS, HEAD, RECORD, CARD}
+    others = sorted(p.name for p in folder.iterdir()
+                    if p.name not in known and not p.name.startswith('.')) if folder.is_dir() else []
+    if others:
+        raise ValueError(f'{str(folder)!r} is no folder of a LoRA and holds {others[:5]}: choose another name')
+    sites = by_site(weights)
+    tensors, scalings = peft_tensors(sites)
+    _check_finite({**tensors, **(head._asdict() if head else {})}, folder)
+    if head is not None and (head.weight.ndim != 2 or tuple(head.bias.shape) != head.weight.shape[:1]):
+        raise ValueError(f'a head is a weight (n, D) and a bias (n), got {tuple(head.weight.shape)} and '
+                         f'{tuple(head.bias.shape)}')
+    (folder / RECORD).unlink(missing_ok=True)  # From here to the end the folder is not whole.
+    files = {WEIGHTS: save(tensors, metadata={'format': 'pt'}),
+             CONFIG: (json.dumps(peft_config(sites, scalings), indent=2) + '\n').encode()}
+    if head is not None:
+        files[HEAD] = save({name: value.detach().contiguous().cpu() for name, value in head._asdict().items()})
+    else:
+        (folder / HEAD).unlink(missing_ok=True)
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    write_text(folder / CARD, card)
+    content = dict(
+        record, format=FORMAT,
+        rank=max(pair.rank for pair in weights.values()),
+        slices={site: {part: pair.rank for part, pair in parts.items()} for site, parts in sites.items()},
+        head=None if head is None else list(head.weight.shape),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
+    )  # fmt: skip
+    write_text(folder / RECORD, json.dumps(content, indent=1, allow_nan=False) + '\n')
+    return folder
+
+
+def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
+    """Read a folder, written here or by peft.
+
+    Raises:
+        FileNotFoundError: The folder or a file in it is missing.
+        ValueError: A file is damaged or was changed since, or it is no plain LoRA.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / CONFIG).is_file():
+        there = f'holds {sorted(p.name for p in folder.iterdir())[:8]}' if folder.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'{str(path)!r} is no folder of a LoRA: it has no {CONFIG} ({there})')
+    record = read_record(folder) if (folder / RECORD).is_file() else {}
+    for name, digest in record.get('files', {}).items():
+        _check_digest(folder / name, digest)
+    tensors = read_checkpoint(folder / WEIGHTS)
+    weights = own_weights(tensors, read_json(folder / CONFIG), record.get('slices', {}), str(folder / WEIGHTS))
+    head = None
+    if record.get('head'):
+        found = read_checkpoint(folder / HEAD)
+        if set(found) != set(Head._fields):
+            raise ValueError(f'{folder / HEAD} holds {sorted(found)}, where weight and bias belong')
+        head = Head(**found)
+    return LoRAFolder(folder, weights, head, record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``mmlora.json`` of a folder says.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is of something else.
+    """
+    record = read_json(folder / RECORD)
+    if record.get('format') != FORMAT:
+        raise ValueError(f'{folder / RECORD} has format={record.get("format")!r}, where {FORMAT!r} is expected')
+    for name, kind in (('files', dict), ('slices', dict), ('rank', int)):
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f'{folder / RECORD} has no {name} of the type {kind.__name__}: write the folder anew')
+    return record
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON, or no mapping.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path} is no JSON ({error}): copy the folder again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a mapping')
+    return content
+
+
+def _check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f'{name} for {folder} holds values that are not finite: the training has diverged')
+
+
+def _check_digest(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing, which {RECORD} beside it names: copy the folder again')
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != digest:
+        raise ValueError(f'{path} is not the file that {RECORD} beside it was written for: its sha256 is {found}, '
+                         f'there stands {digest}')
