@@ -15,6 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .input_dropout import InputDropout
 from .low_rank import Factors
 from .sub_rank import SubRankLinear
 
@@ -54,7 +55,7 @@ def make_dropout(p: float) -> nn.Module:
     """
     if not 0 <= p < 1:
         raise ValueError(f'dropout must lie in [0, 1), got {p}')
-    return nn.Dropout(p) if p else nn.Identity()
+    return InputDropout(p) if p else nn.Identity()
 
 
 class LoRALinear(SubRankLinear):

@@ -22,7 +22,7 @@ from torch import Tensor
 from .adapted import AdaptedLayer, learned_dtype
 from .lora import check_rank, lora_change, lora_delta, make_dropout
 from .low_rank import Factors, copy_factors
-from .multihead_math import attend, causal_mask, check_inputs, joint_mask
+from .multihead_math import add_product, appended, attend, causal_mask, check_inputs, joint_mask, linear_rows
 from .scaling import resolve_scaling
 
 PARAMS = ('q', 'k', 'v', 'o')
@@ -276,18 +276,32 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         super(AdaptedLayer, self)._save_to_state_dict(*args)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Return q, k and v, each ``(L or S, N, embed_dim)``."""
-        inputs = (query, key, value)
+        """Return q, k and v, each ``(..., embed_dim)`` with the leading axes of what it is projected from."""
+        inputs = dict(q=query, k=key, v=value)
         if self.in_proj_weight is not None and query is key and key is value:
-            outputs = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            outputs = linear_rows(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
             if self.in_proj_weight is not None:
                 weights = self.in_proj_weight.chunk(3)
             else:
                 weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-            outputs = [F.linear(*each) for each in zip(inputs, weights, biases, strict=True)]
-        return [self._added(y, name, x) for name, y, x in zip('qkv', outputs, inputs, strict=True)]
+            outputs = [linear_rows(*each) for each in zip(inputs.values(), weights, biases, strict=True)]
+        projected = dict(zip('qkv', outputs, strict=True))
+        for name, low in self._reduced(inputs).items():
+            projected[name] = add_product(projected[name], low, getattr(self, f'lora_B_{name}'), self._scalings[name])
+        return list(projected.values())
+
+    def _reduced(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``A dropout(x)``, ``(..., r)``, of the adapted ones among the inputs; none while merged."""
+        names = [] if self.merged else [name for name in inputs if name in self._ranks]
+        dropped = {name: self.lora_dropout(inputs[name]) for name in names}
+        factors = {name: getattr(self, f'lora_A_{name}') for name in names}
+        if len(names) > 1 and len({id(x) for x in dropped.values()}) == 1:  # x is read once
+            x, stacked = dropped[names[0]], torch.cat(list(factors.values()))
+            low = x.to(stacked.dtype) @ stacked.t()
+            return dict(zip(names, low.split([len(a) for a in factors.values()], dim=-1), strict=True))
+        return {name: dropped[name].to(a.dtype) @ a.t() for name, a in factors.items()}
 
     def _added(self, y: Tensor, name: str, x: Tensor) -> Tensor:
         """Return the output ``y`` of a projection of ``x`` with the change added, where there is one to add."""
@@ -317,13 +331,13 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         if self.merged:
             self._refuse_if_trained()
         batched = query.dim() == 3
-        if not batched or self.batch_first:
-            same = {id(x): x.unsqueeze(1) if not batched else x.transpose(0, 1) for x in (query, key, value)}
-            query, key, value = same[id(query)], same[id(key)], same[id(value)]
-            if not batched and key_padding_mask is not None:
-                key_padding_mask = key_padding_mask.unsqueeze(0)
-        (length, n, _), keys, heads = query.shape, key.shape[0], self.num_heads
         q, k, v = self._project(query, key, value)
+        if not batched:
+            q, k, v = (x.unsqueeze(0) for x in (q, k, v))
+            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        elif not self.batch_first:
+            q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        (n, length, _), keys, heads = q.shape, k.shape[1], self.num_heads
         more = int(self.add_zero_attn) + int(self.bias_k is not None)
         if is_causal and attn_mask is None and (key_padding_mask is not None or need_weights or more):
             attn_mask = causal_mask(length, keys, q)
@@ -332,26 +346,18 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         if not simple:
             mask = joint_mask(attn_mask, key_padding_mask, (n, heads, length, keys), q.dtype)
             mask = F.pad(mask, (0, more)) if more and mask is not None else mask
-        k, v = self._appended(k, v)
-        q, k, v = (x.reshape(len(x), n, heads, self.head_dim).permute(1, 2, 0, 3) for x in (q, k, v))  # (N, H, L, D)
+        k, v = appended(k, self.bias_k, self.add_zero_attn), appended(v, self.bias_v, self.add_zero_attn)
+        q, k, v = (x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2) for x in (q, k, v))  # (N, H, L, D)
         dropout = self.dropout if self.training else 0.0
         y, weights = attend(q, k, v, mask, simple, dropout, need_weights)
-        y = y.permute(2, 0, 1, 3).reshape(length, n, self.embed_dim)  # (N, H, L, D) -> (L, N, E)
-        y = self._added(F.linear(y, self.out_proj.weight, self.out_proj.bias), 'o', y)
+        y = y.transpose(1, 2) if self.batch_first or not batched else y.permute(2, 0, 1, 3)
+        y = y.flatten(2)  # (N, L, H, D) or (L, N, H, D) -> as the query
+        y = self._added(linear_rows(y, self.out_proj.weight, self.out_proj.bias), 'o', y)
         if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)
         if not batched:
-            return y.squeeze(1), None if weights is None else weights.squeeze(0)
-        return (y.transpose(0, 1) if self.batch_first else y), weights
-
-    def _appended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the learned key and value and the zeros, where the layer has them; ``(S, N, E)`` each."""
-        if self.bias_k is not None:
-            k = torch.cat([k, self.bias_k.to(k.dtype).expand(1, k.shape[1], -1)])
-            v = torch.cat([v, self.bias_v.to(v.dtype).expand(1, v.shape[1], -1)])
-        if self.add_zero_attn:
-            k, v = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (k, v))
-        return k, v
+            return y.squeeze(0), None if weights is None else weights.squeeze(0)
+        return y, weights
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

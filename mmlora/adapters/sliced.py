@@ -21,10 +21,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lora import LoRALinear, lora_change, lora_delta, make_dropout
+from .lora import LoRALinear, lora_delta, make_dropout
 from .low_rank import Factors
 from .parted import ranks_of_parts
 from .sub_rank import SubRankLinear
+
+FEW_COLUMNS = 16
+"""Up to so many components of all slices, one product is faster than one for each slice; found by measurement."""
 
 
 def sliced_change(
@@ -44,11 +47,28 @@ def sliced_change(
     names = [name for name in layout if name in factors]
     ranks = [factors[name][0].shape[0] for name in names]
     low = F.linear(x, torch.cat([factors[name][0] for name in names]))  # (..., sum of r_s): x is read once
-    parts = {
-        name: F.linear(h * scalings[name], factors[name][1])  # (..., r_s) -> (..., rows)
-        for name, h in zip(names, low.split(ranks, dim=-1), strict=True)
-    }
-    return join_slices(parts, layout)
+    scaled = {name: h * scalings[name] for name, h in zip(names, low.split(ranks, dim=-1), strict=True)}
+    return expand_slices(scaled, {name: factors[name][1] for name in names}, layout)
+
+
+def expand_slices(low: Mapping[str, Tensor], b: Mapping[str, Tensor], layout: Sequence[str]) -> Tensor:
+    """Return ``low B^T`` of each slice beside each other, ``(..., len(layout) * rows)``, zeros where one is missing.
+
+    Few columns are multiplied by all B in one matrix, with zeros where a slice has no part in a column: that writes
+    the result once, and is cheaper than to write the slices and copy them beside each other. It takes as many times
+    more products as there are slices, so that many columns are multiplied slice by slice.
+
+    Args:
+        low: For each adapted slice ``(..., r_s)``.
+        b: For each adapted slice B, ``(rows, r_s)``.
+        layout: Names of all slices in their order.
+    """
+    if sum(matrix.shape[1] for matrix in b.values()) > FEW_COLUMNS:
+        return join_slices({name: F.linear(low[name], b[name]) for name in low}, layout)
+    names = [name for name in layout if name in low]
+    rows = b[names[0]].shape[0]
+    blocks = [b[name] if name in low else b[names[0]].new_zeros(rows, 0) for name in layout]
+    return F.linear(torch.cat([low[name] for name in names], dim=-1), torch.block_diag(*blocks))
 
 
 def join_slices(parts: Mapping[str, Tensor], layout: Sequence[str]) -> Tensor:
@@ -145,11 +165,10 @@ class SlicedLoRALinear(SubRankLinear):
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         factors, scalings = self.active()
         if self.separate_dropout and self.training:
-            parts = {
-                name: lora_change(self.lora_dropout(x).to(a.dtype), a, b, scalings[name])
-                for name, (a, b) in factors.items()
+            low = {
+                name: F.linear(self.lora_dropout(x).to(a.dtype), a) * scalings[name] for name, (a, _) in factors.items()
             }
-            return join_slices(parts, self.layout)
+            return expand_slices(low, {name: b for name, (_, b) in factors.items()}, self.layout)
         x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
         return sliced_change(x, factors, scalings, self.layout)
 
