@@ -92,7 +92,7 @@ def with_backbone() -> tuple[str, ...]:
 
 def short(name: str) -> str:
     """Return a test id."""
-    return re.sub(r'_(augreg-)?(in21k-pre_)?1xb\d+-\w+-(\d+e|\d+i-per-shot)', '', name)
+    return re.sub(r'_(augreg-)?(in21k-pre_)?1xb\d+-\w+-(\d+e|\d+i-per-shot|by-shot)', '', name)
 
 
 def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -> list[str]:

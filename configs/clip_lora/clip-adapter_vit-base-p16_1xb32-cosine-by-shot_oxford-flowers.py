@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/clip-adapter_clip-vit-base-p16.py',
+    '../_base_/datasets/clip/oxford_flowers.py',
+    '../_base_/schedules/coop_sgd_cosine.py',
+    '../_base_/clip_epoch_runtime.py',
+]
+run_folder = 'clip-adapter/vit-base-p16/{dataset_name}/{shot}shots/seed{seed}'
