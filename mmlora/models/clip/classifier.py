@@ -227,8 +227,10 @@ class LoRACLIPClassifier(BaseClassifier):
         if learns and (self.training or torch.is_grad_enabled()):
             return self._class_features()
         device = self._tokens.device.type
-        # A feature made in inference mode cannot take part in training.
-        mode = (torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        # A feature made in inference mode cannot take part in training. PyTorch's attention rounds otherwise in
+        # evaluation, so that a step would depend on whether a validation came before it.
+        mode = (self.text.training, torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device),
+                torch.get_autocast_dtype(device))
         return self._cache.get(self.text, mode, self._class_features)
 
     def _class_features(self) -> Tensor:
