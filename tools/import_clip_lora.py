@@ -19,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--backbone', help='ViT-B/16, ViT-B/32 or ViT-L/14, where the path does not say it')
     parser.add_argument('--config', help='config of LoRACLIP, which brings sizes, tokenizer, classes and weights')
     parser.add_argument('--weights', help='the frozen weights, whose hash and place are recorded')
-    parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='names of the classes in the order of the labels, or one text file with one on each line')
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='names of the classes in the order of the labels')
+    parser.add_argument('--classes-file', help='text file with the name of a class on each line')
     parser.add_argument('--template', nargs='+', dest='templates', metavar='TEXT',
                         help="prompts (default: 'a photo of a {}.', as published)")
     parser.add_argument('--dataset', help='name of the data set, where the path does not say it')
@@ -28,8 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         classes = args.classes
-        if classes and len(classes) == 1 and Path(classes[0]).is_file():
-            classes = [line for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
+        if args.classes_file:
+            if classes:
+                parser.error('--classes and --classes-file both give names: leave one out')
+            lines = Path(args.classes_file).read_text(encoding='utf-8').splitlines()
+            classes = [line.strip() for line in lines if line.strip()]
         config = Config.fromfile(args.config) if args.config else None
         print(import_clip_lora(args.file, args.out, args.backbone, config, classes, args.templates, args.dataset,
                                args.data_root, args.weights))

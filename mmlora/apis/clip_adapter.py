@@ -24,9 +24,11 @@ from ..io.clip_folder import ADAPTER
 from ..io.clip_lora_file import PublishedLoRA, labels_of, place_layers, read_published_lora
 from ..io.clip_peft import describe_sites
 from ..io.weights import unwrap
+from ..models.backbones.skeleton import Skeleton
 from ..models.clip import CLIPArch, LoRACLIPClassifier, find_arch
 from ..models.clip.base_weights import base_sha256, read_base
 from ..models.clip.classifier import TEMPLATE
+from ..models.clip.preprocessor import preprocessor_config
 from ..models.clip.prompts import check_classes, check_templates, make_prompts, tokenize
 from ..models.clip.settings import describe_clip, name_of, prompts_difference
 from ..registry import MODELS, TOKENIZERS
@@ -128,19 +130,17 @@ def import_clip_lora(
     tokenizer = dict(model_cfg.get('tokenizer') or dict(type='CLIPTokenizer'))
     if names:
         tokenize(TOKENIZERS.build(dict(tokenizer)), make_prompts(names, texts), arch.context_length, arch.vocab_size)
-    model = LoRACLIPClassifier(
-        dataclasses.asdict(arch), 'none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']),
-        data_preprocessor=(config or {}).get('data_preprocessor') or model_cfg.get('data_preprocessor'),
-    )
     weights = weights or base_location(config or Config())
-    images = describe_images(published_steps(arch.image_size), model.data_preprocessor)
+    given = (config or {}).get('data_preprocessor') or model_cfg.get('data_preprocessor')
+    preprocessor = MODELS.build(preprocessor_config(given))
+    images = describe_images(published_steps(arch.image_size), preprocessor)
     record = dict(
         version=__version__,
         model=dict(
             arch=dataclasses.asdict(arch), backbone=name_of(arch), logit_scale=100.0, templates=texts, classes=names,
             **describe_sites(factors, str(path)), **_numbers(lora),
         ),
-        base=dict(sha256=base_sha256(model, read_base(model, weights)) if weights else None, location=weights),
+        base=dict(sha256=_hash(arch, weights) if weights else None, location=weights),
         tokenizer=tokenizer,
         images=images,
         protocol=dict(method='CLIP-LoRA', dataset_name=dataset, shot=labels.get('shot'), seed=labels.get('seed')),
@@ -153,6 +153,12 @@ def import_clip_lora(
         print_log(f'{out} does not know its frozen weights, which the file does not name either: give weights to have '
                   'them checked whenever the folder is used', 'current', logging.WARNING)
     return write_record(out, factors, record)
+
+
+def _hash(arch: CLIPArch, weights: str) -> str:
+    with Skeleton():  # Names and shapes are all that is needed.
+        model = LoRACLIPClassifier(arch, 'none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']))
+    return base_sha256(model, read_base(model, weights))
 
 
 def _numbers(lora: PublishedLoRA) -> dict[str, Any]:

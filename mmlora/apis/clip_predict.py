@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..engine.clip_images import STEPS, is_known, published_steps
 from ..io.clip_folder import AdapterFolder, folder_checkpoint, read_folder
+from ..models.backbones.skeleton import Skeleton
 from ..models.clip import LoRACLIPClassifier
 from ..models.clip.base_weights import complete_adapter
 from ..models.clip.tokenizers import Tokenizer
@@ -144,23 +145,26 @@ def load_predictor(
     sizes = _sizes(read, arch)
     own = read.record.get('tokenizer') or dict(type='CLIPTokenizer')
     images = read.record.get('images') or None
-    model = LoRACLIPClassifier(
-        sizes,
-        settings['encoder'],
-        settings['params'],
-        settings['layers'],
-        settings['rank'],
-        settings['alpha'],
-        settings['scaling'],
-        lora_dropout=settings.get('dropout') or 0.0,
-        classes=classes if classes is not None else settings.get('classes'),
-        templates=templates if templates is not None else settings.get('templates'),
-        tokenizer=_closed_tokenizer(tokenizer or own, str(folder)),
-        logit_scale=settings.get('logit_scale', 100.0),
-        data_preprocessor={key: images[key] for key in ('mean', 'std', 'to_rgb')} if images else None,
-    )
+    with Skeleton():  # Random weights would be drawn for seconds, and then thrown away.
+        model = LoRACLIPClassifier(
+            sizes,
+            settings['encoder'],
+            settings['params'],
+            settings['layers'],
+            settings['rank'],
+            settings['alpha'],
+            settings['scaling'],
+            lora_dropout=settings.get('dropout') or 0.0,
+            templates=templates if templates is not None else settings.get('templates'),
+            tokenizer=_closed_tokenizer(tokenizer or own, str(folder)),
+            logit_scale=settings.get('logit_scale', 100.0),
+            data_preprocessor={key: images[key] for key in ('mean', 'std', 'to_rgb')} if images else None,
+        )
     state = complete_adapter(model, folder_checkpoint(folder), None if weights is None else os.fspath(weights))
-    model.load_state_dict(state)
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    names = classes if classes is not None else settings.get('classes')
+    if names is not None:
+        model.set_classes(names)
     model.eval().requires_grad_(False)
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -123,7 +123,7 @@ def describe_sites(sites: Collection[Site], where: str) -> dict[str, Any]:
     if len(kinds) > 1:
         (first, one), (second, other) = (next((k, v) for k, v in by_block.items() if v == kind)
                                          for kind in sorted(kinds)[:2])
-        raise ValueError(f'{where} adapts {"".join(one)} in block {first[1]} of the {first[0]} tower and {other} in '
+        raise ValueError(f'{where} adapts {one} in block {first[1]} of the {first[0]} tower and {other} in '
                          f'block {second[1]} of the {second[0]} tower: params of LoRACLIP are the same everywhere')
     layers = {tower: sorted(block for own, block in by_block if own == tower) for tower in TOWERS}
     layers = {tower: blocks for tower, blocks in layers.items() if blocks}

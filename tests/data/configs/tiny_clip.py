@@ -15,5 +15,5 @@ model = dict(
     lora_dropout=0.1,
     vision=dict(drop_path_rate=0.1),
 )  # fmt: skip
-custom_hooks = [dict(type='StepSeedHook'), dict(type='ClassNamesHook')]
+custom_hooks = [dict(type='StepSeedHook'), dict(type='ClassNamesHook'), dict(type='AdapterFolderHook')]
 optim_wrapper = dict(optimizer=dict(lr=2e-2))
