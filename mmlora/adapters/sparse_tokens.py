@@ -1,8 +1,8 @@
 """Sparse tokens: a vision transformer computes with chosen patches of each image and no others.
 
 The sparse meta-training of LoRA-Recycle (Hu et al., CVPR 2025, section 4.3): patches are embedded and get
-their positions, and those that the mask of the image leaves out are gone before the first layer. All layers then work on
-fewer tokens, so time and memory fall with them.
+their positions, and those that the mask of the image leaves out are gone before the first layer. All layers then work
+on fewer tokens, so time and memory fall with them.
 
 The published code looks for patches that are not black, and needs equally many in every image. Here the mask is given,
 and images may keep different numbers: shorter ones are filled up, and no token attends to what fills them.

@@ -2,11 +2,13 @@
 
 from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA
 from .batch_augments import MixupCutMix
+from .batch_norm_prior import BatchNormPrior, build_prior
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
 from .pretrained import PretrainedWeights
 
 __all__ = [
     'AdaptedBackbone',
+    'BatchNormPrior',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
@@ -16,4 +18,5 @@ __all__ = [
     'RLRRViT',
     'SwinSR_LoRA',
     'VitSR_LoRA',
+    'build_prior',
 ]
