@@ -1,0 +1,285 @@
+"""What a measurement is made of: cases that do the same work, checked to agree, timed in alternating rounds.
+
+Machines are noisy, so that a time alone says little: in each round every case runs once, the order turns from round to
+round, and a ratio is taken within a round. Reported are the median and the quartiles of the ratios over the rounds.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+CLOCKS: dict[str, Callable[[], float]] = {'wall': time.perf_counter, 'cpu': time.process_time}
+"""What time is: that on the wall, or that for which processors worked for this process, in all of its threads. The
+second is blind to what else runs on a machine, but for caches; with one thread it is the wall time of an idle machine."""
+
+WARM_UP = 2
+"""Rounds that are run and not counted."""
+
+
+class DisagreementError(RuntimeError):
+    """Two ways that are said to compute the same do not: their times cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to do the work.
+
+    Attributes:
+        name: First cell of its row.
+        run: Does the work once.
+        results: Returns what the work gives, by name: outputs and gradients. None where the work is another by intent
+            (a floor, a frozen layer), which the table then says.
+        forward: Returns the output with its graph; for the bytes that are kept for the backward pass.
+        known: Tensors that are there anyway, and are not counted among the kept ones.
+    """
+
+    name: str
+    run: Callable[[], object]
+    results: Callable[[], Mapping[str, Tensor]] | None = None
+    forward: Callable[[], Tensor] | None = None
+    known: Callable[[], Sequence[Tensor]] = tuple
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cases side by side.
+
+    Attributes:
+        title: Headline of the table.
+        cases: The ways, each of another name.
+        base: Name of the case that ratios are taken to.
+        reference: Name of the case that the results of the others are compared with.
+        tolerance: Largest difference, relative to the largest entry of the reference.
+        note: Said under the headline.
+        rounds: Number of rounds that are counted.
+    """
+
+    title: str
+    cases: Sequence[Case]
+    base: str
+    reference: str
+    tolerance: float
+    note: str = ''
+    rounds: int = 15
+
+    def case(self, name: str) -> Case:
+        """Return the case of a name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise ValueError(f'{self.title!r} has no case {name!r}; it has {[case.name for case in self.cases]}')
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the cost of one way grows with one size.
+
+    Attributes:
+        title: Headline of the table.
+        parameter: What grows.
+        cases: The way at each size.
+        rounds: Number of rounds that are counted.
+    """
+
+    title: str
+    parameter: str
+    cases: Mapping[int, Case]
+    rounds: int = 9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one case; times in ms, memory in bytes."""
+
+    name: str
+    time: Spread
+    ratio: Spread
+    kept: int | None
+    peak: int | None
+    difference: float | None
+
+
+@dataclass
+class Rounds:
+    """Times of each case in ms, one for each round."""
+
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def spread(self, name: str) -> Spread:
+        """Return the spread of the times of a case."""
+        return spread(self.times[name])
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """Return the spread of the ratios of a case to the base, each taken within one round."""
+        return spread([one / other for one, other in zip(self.times[name], self.times[base], strict=True)])
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return median and quartiles.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    if not values:
+        raise ValueError('nothing was measured: at least one round is needed')
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method='inclusive')
+    return Spread(median, low, high)
+
+
+def difference(own: Mapping[str, Tensor], reference: Mapping[str, Tensor], who: str = 'a case') -> float:
+    """Return the largest difference of all tensors of the reference, each relative to its largest entry.
+
+    Raises:
+        DisagreementError: A tensor is missing, of another shape, or not finite.
+    """
+    worst = 0.0
+    for name, expected in reference.items():
+        if name not in own:
+            raise DisagreementError(f'{who} gives no {name!r}')
+        given = own[name]
+        if given.shape != expected.shape:
+            raise DisagreementError(f'{name!r} of {who} is {tuple(given.shape)}, expected {tuple(expected.shape)}')
+        gap = (given.detach().double() - expected.detach().double()).abs().max().item()
+        gap /= max(expected.detach().double().abs().max().item(), 1e-30)
+        if not math.isfinite(gap):
+            raise DisagreementError(f'{name!r} of {who} or of the reference is not finite')
+        worst = max(worst, gap)
+    return worst
+
+
+def check_agreement(comparison: Comparison) -> dict[str, float]:
+    """Return the difference of each case that has results from the reference.
+
+    Raises:
+        DisagreementError: One is larger than the tolerance.
+        ValueError: The reference has no results.
+    """
+    reference = comparison.case(comparison.reference)
+    if reference.results is None:
+        raise ValueError(f'the reference {reference.name!r} of {comparison.title!r} has no results')
+    expected, found = dict(reference.results()), {}
+    for case in comparison.cases:
+        if case is reference or case.results is None:
+            continue
+        gap = difference(case.results(), expected, repr(case.name))
+        if gap > comparison.tolerance:
+            raise DisagreementError(
+                f'{case.name!r} differs from {reference.name!r} by {gap:.1e}, more than {comparison.tolerance:.0e}: '
+                'they do not do the same work, so that no ratio is given'
+            )
+        found[case.name] = gap
+    return found
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def alternate(cases: Sequence[Case], rounds: int, device: torch.device, clock: str = 'wall') -> Rounds:
+    """Run every case once a round, each round beginning with another one, and return the times."""
+    result, now = Rounds({case.name: [] for case in cases}), CLOCKS[clock]
+    for turn in range(WARM_UP + rounds):
+        start = turn % len(cases)
+        for case in [*cases[start:], *cases[:start]]:
+            synchronize(device)
+            begin = now()
+            case.run()
+            synchronize(device)
+            if turn >= WARM_UP:
+                result.times[case.name].append(1000 * (now() - begin))
+    return result
+
+
+def kept_bytes(forward: Callable[[], object], known: Sequence[Tensor] = ()) -> int:
+    """Return the bytes that a forward pass keeps for the gradient, each storage once, without the known tensors'."""
+    own, sizes = {tensor.untyped_storage().data_ptr() for tensor in known}, {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = forward()
+    del out
+    return sum(sizes.values())
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """Return the most bytes that a run allocates at a time beyond what was there before; None without a GPU."""
+    if device.type != 'cuda':
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def measure(comparison: Comparison, device: torch.device, rounds: int | None = None, clock: str = 'wall') -> list[Row]:
+    """Check that the cases agree, then time them and count their bytes.
+
+    Raises:
+        DisagreementError: They do not; nothing is timed then.
+    """
+    gaps = check_agreement(comparison)
+    comparison.case(comparison.base)
+    times = alternate(comparison.cases, rounds or comparison.rounds, device, clock)
+    return [
+        Row(
+            case.name,
+            times.spread(case.name),
+            times.ratio(case.name, comparison.base),
+            None if case.forward is None else kept_bytes(case.forward, case.known()),
+            peak_bytes(case.run, device),
+            gaps.get(case.name),
+        )
+        for case in comparison.cases
+    ]
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Return e of the power law ``cost ~ size ** e`` that fits best in least squares of the logarithms.
+
+    Raises:
+        ValueError: There are fewer than two different sizes, or something is not positive.
+    """
+    if len(sizes) != len(costs) or len(set(sizes)) < 2 or min(*sizes, *costs) <= 0:
+        raise ValueError(f'need at least two different sizes and as many costs, all positive, got {sizes} and {costs}')
+    x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
+    return statistics.linear_regression(x, y).slope
+
+
+def measure_growth(
+    growth: Growth, device: torch.device, rounds: int | None = None, clock: str = 'wall'
+) -> dict[int, tuple[Spread, int]]:
+    """Return the time and the kept bytes at each size."""
+    times = alternate(list(growth.cases.values()), rounds or growth.rounds, device, clock)
+    return {
+        size: (times.spread(case.name), kept_bytes(case.forward or case.run, case.known()))
+        for size, case in growth.cases.items()
+    }

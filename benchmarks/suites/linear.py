@@ -1,0 +1,53 @@
+"""One training step of a fused qkv: frozen, with LoRA on q and v, with the dense change, and fully trained."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmlora.adapters import SlicedLoRALinear
+
+from ..core import Case, Comparison
+from .steps import frozen_tensors, step
+
+
+class DenseChange(SlicedLoRALinear):
+    """The same layer, but with the change formed as a matrix in each step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply ``W + delta``."""
+        return F.linear(x, self.weight + self.delta(), self.bias)
+
+
+def suite(device: torch.device, quick: bool) -> Iterator[Comparison]:
+    """Compare the ways at rank 8, width 768, 8 images of 197 tokens."""
+    width, rank, tokens = (16, 2, 5) if quick else (768, 8, 197)
+    torch.manual_seed(0)
+    frozen = nn.Linear(width, 3 * width).requires_grad_(False)
+    adapted = SlicedLoRALinear.from_linear(frozen, rank=rank)
+    for _, b in adapted.factors().values():
+        nn.init.normal_(b, std=0.02)
+    dense = DenseChange.from_linear(frozen, rank=rank)
+    dense.set_factors(adapted.factors())
+    trained = nn.Linear(width, 3 * width)
+    x = torch.randn(8, tokens, width).to(device).requires_grad_()
+
+    def case(name: str, layer: nn.Module, compared: bool) -> Case:
+        layer.to(device)
+        learned = {n: p for n, p in layer.named_parameters() if p.requires_grad}
+
+        def gradients() -> dict[str, Tensor]:
+            return {n: p.grad for n, p in learned.items()}
+
+        return step(name, layer, x, list(learned.values()), frozen_tensors(layer), gradients if compared else None)
+
+    cases = [
+        case('frozen', frozen, False),
+        case('LoRA on q and v (ours)', adapted, True),
+        case('the same, dense change', dense, True),
+        case('fully trained', trained, False),
+    ]
+    title = f'Fused qkv, width {width}, rank {rank}, 8 images of {tokens} tokens: forward and backward'
+    yield Comparison(title, cases, 'frozen', 'the same, dense change', 1e-4, rounds=2 if quick else 21)

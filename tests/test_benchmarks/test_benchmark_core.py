@@ -1,0 +1,171 @@
+"""The runner: ways that do not agree get no ratio, and what is reported is what was measured. No time is asserted."""
+
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import __main__ as runner
+from benchmarks import core, report
+from benchmarks.core import Case, Comparison, DisagreementError, Growth, Rounds, Spread
+from benchmarks.suites.steps import forward, step
+
+CPU = torch.device('cpu')
+
+
+def case(name: str, ran: list | None = None, **results) -> Case:
+    tensors = {key: torch.tensor(value) for key, value in results.items()}
+    return Case(name, lambda: ran.append(name) if ran is not None else None, (lambda: tensors) if tensors else None)
+
+
+def comparison(*cases: Case, **kwargs) -> Comparison:
+    return Comparison('A title', cases, **{'base': 'one', 'reference': 'one', 'tolerance': 1e-3, 'rounds': 3} | kwargs)
+
+
+class TestAgreement:
+    @pytest.mark.parametrize('results, message', [
+        (dict(y=[1.0, 2.01]), r"'two' differs from 'one' by 5.0e-03, more than 1e-03"),
+        (dict(y=[1.0, 2.0, 3.0]), r"'y' of 'two' is \(3,\), expected \(2,\)"),
+        (dict(z=[1.0, 2.0]), "'two' gives no 'y'"),
+        (dict(y=[1.0, float('nan')]), 'not finite'),
+    ])  # fmt: skip
+    def test_a_wrong_peer_is_refused_before_anything_is_timed(self, results, message):
+        ran = []
+        with pytest.raises(DisagreementError, match=message):
+            core.measure(comparison(case('one', ran, y=[1.0, 2.0]), case('two', ran, **results)), CPU)
+        assert not ran
+
+    def test_within_the_tolerance_the_difference_is_reported(self):
+        rows = core.measure(
+            comparison(case('one', y=[1.0, 2.0]), case('two', y=[1.0, 2.001], more=[5.0]), case('floor')), CPU
+        )
+        assert [row.name for row in rows] == ['one', 'two', 'floor']
+        assert rows[0].difference is None and rows[2].difference is None
+        assert rows[1].difference == pytest.approx(5e-4, rel=1e-3)
+        text = report.comparison(comparison(case('one')), rows)
+        assert '| reference |' in text and '| 5e-04 |' in text and '| other work |' in text
+
+    @pytest.mark.parametrize('wrong, message', [
+        (dict(reference='none'), "no case 'none'"),
+        (dict(base='none'), "no case 'none'"),
+        (dict(reference='floor'), "the reference 'floor' of 'A title' has no results"),
+    ])  # fmt: skip
+    def test_names_that_are_not_there(self, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            core.measure(comparison(case('one', y=[1.0]), case('floor'), **wrong), CPU)
+
+    def test_a_wrong_gradient_is_found(self):
+        x = torch.randn(3, 4, requires_grad=True)
+        w = torch.randn(5, 4, requires_grad=True)
+
+        def gradients():
+            return {'w': w.grad}
+
+        def detached(x):
+            return F.linear(x, w) + x.sum() - x.sum().detach()
+
+        right = step('one', lambda x: F.linear(x, w), x, [w], gradients=gradients)
+        wrong = step('two', detached, x, [w], gradients=gradients)
+        assert torch.allclose(right.results()['the output'], wrong.results()['the output'], atol=1e-5)
+        with pytest.raises(DisagreementError, match="'two' differs"):
+            core.check_agreement(comparison(right, wrong))
+        assert w.grad is None and x.grad is None
+
+
+class TestNumbers:
+    def test_every_case_runs_once_a_round_and_the_first_one_changes(self):
+        ran, names = [], ['one', 'two', 'three']
+        times = core.alternate([case(name, ran) for name in names], 4, CPU)
+        rounds = [ran[i : i + 3] for i in range(0, len(ran), 3)]
+        assert len(rounds) == 4 + core.WARM_UP and all(sorted(turn) == sorted(names) for turn in rounds)
+        assert [turn[0] for turn in rounds] == (names * 2)[: len(rounds)]
+        assert {name: len(spent) for name, spent in times.times.items()} == dict.fromkeys(names, 4)
+
+    def test_cpu_time_does_not_count_sleep(self):
+        times = core.alternate([Case('sleeps', lambda: time.sleep(0.05))], 2, CPU, 'cpu')
+        assert max(times.times['sleeps']) < 25
+
+    def test_ratios_are_taken_within_a_round(self):
+        times = Rounds({'one': [1.0, 10.0, 100.0], 'two': [2.0, 30.0, 200.0]})
+        assert times.ratio('two', 'one') == Spread(2.0, 2.0, 2.5)
+        assert times.spread('one') == Spread(10.0, 5.5, 55.0)
+        assert report.ratio(times.ratio('two', 'one')) == '2.00 (2.00 to 2.50)'
+
+    def test_spread_of_little(self):
+        assert core.spread([3.0]) == Spread(3.0, 3.0, 3.0)
+        with pytest.raises(ValueError, match='at least one round'):
+            core.spread([])
+
+    @pytest.mark.parametrize('power', [0.0, 1.0, 2.0, -0.5])
+    def test_exponents(self, power):
+        sizes = [2, 8, 32, 100]
+        assert core.exponent(sizes, [3.0 * size**power for size in sizes]) == pytest.approx(power, abs=1e-12)
+
+    @pytest.mark.parametrize('sizes, costs', [
+        ([2], [1.0]), ([2, 2], [1.0, 1.0]), ([1, 2], [0.0, 1.0]), ([1, 2], [1.0]),
+    ])  # fmt: skip
+    def test_what_has_no_exponent(self, sizes, costs):
+        with pytest.raises(ValueError, match='at least two different sizes'):
+            core.exponent(sizes, costs)
+
+    def test_kept_bytes_are_those_of_autograd_without_what_is_there_anyway(self):
+        x, w = torch.randn(10, 4, requires_grad=True), torch.randn(6, 4, requires_grad=True)
+        assert core.kept_bytes(lambda: F.linear(x, w).exp(), [x, w]) == 10 * 6 * 4
+        assert core.kept_bytes(lambda: F.linear(x, w).exp()) == (10 * 6 + 10 * 4 + 6 * 4) * 4
+        with torch.no_grad():
+            assert core.kept_bytes(lambda: F.linear(x, w).exp()) == 0
+
+    def test_growth(self):
+        w = torch.randn(4, 4)
+        cases = {n: step(str(n), lambda x: (x @ w).exp(), torch.randn(n, 4, requires_grad=True)) for n in (10, 20, 40)}
+        growth = Growth('A title', 'rows', cases, 2)
+        measured = core.measure_growth(growth, CPU)
+        assert [size for _, size in measured.values()] == [10 * 4 * 4 + 64, 20 * 4 * 4 + 64, 40 * 4 * 4 + 64]
+        table = report.growth(growth, {n: (Spread(2.0 * n, n, n), 8 * n * n) for n in (10, 20, 40)})
+        assert table.splitlines()[-1] == '| exponent | 1.00 | 2.00 |'
+
+    def test_a_forward_case_has_no_graph(self):
+        x = torch.randn(3, requires_grad=True)
+        assert not forward('one', torch.exp, x).results()['the output'].requires_grad
+        assert forward('floor', torch.exp, x, compare=False).results is None
+
+
+class TestCommand:
+    def suite(self, monkeypatch, second):
+        def suite(device, quick):
+            yield comparison(case('one', y=[1.0]), case('two', y=[second]))
+            yield comparison(case('one', y=[1.0]), case('fine', y=[1.0]))
+
+        monkeypatch.setitem(runner.SUITES, 'attention', suite)
+
+    def test_a_disagreement_is_printed_in_the_place_of_the_table(self, monkeypatch, capsys):
+        self.suite(monkeypatch, 2.0)
+        assert runner.main(['--suite', 'attention', '--quick']) == 1
+        out = capsys.readouterr().out
+        assert "No times: 'two' differs from 'one' by 1.0e+00" in out
+        assert '| two |' not in out and '| fine |' in out
+
+    def test_the_file_holds_what_was_printed(self, monkeypatch, capsys, tmp_path):
+        self.suite(monkeypatch, 1.0)
+        path = tmp_path / 'new' / 'tables.md'
+        path.parent.mkdir()
+        assert runner.main(['--suite', 'attention', '--rounds', '2', '--out', str(path)]) == 0
+        text = path.read_text()
+        assert text.startswith('`python -m benchmarks --suite attention --rounds 2 --out ')
+        for word in ('cores', 'load', f'torch {torch.__version__.split("+")[0]}', '| two |', 'quartiles'):
+            assert word in text
+        assert text.split() == capsys.readouterr().out.split()
+
+    @pytest.mark.parametrize('arguments, message', [
+        (['--suite', 'nothing'], "invalid choice: 'nothing'"),
+        (['--rounds', '0'], '--rounds must be at least 1, got 0'),
+        (['--device', 'cuda'], 'PyTorch finds no GPU here'),
+        (['--device', 'cuda', '--clock', 'cpu'], 'PyTorch finds no GPU here'),
+        (['--clock', 'sun'], "invalid choice: 'sun'"),
+    ])  # fmt: skip
+    def test_wrong_arguments(self, arguments, message, capsys, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        with pytest.raises(SystemExit):
+            runner.main(arguments)
+        assert message in capsys.readouterr().err

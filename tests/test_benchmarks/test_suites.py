@@ -1,0 +1,60 @@
+"""Every suite runs at small sizes, and its ways agree there. No time is asserted."""
+
+import pytest
+import torch
+
+from benchmarks import __main__ as runner
+from benchmarks.core import Comparison, DisagreementError, check_agreement
+from benchmarks.suites import SUITES, attention
+from benchmarks.suites.text import LONGEST, prompts
+
+CPU = torch.device('cpu')
+OTHER_WORK = {
+    'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
+    'linear': {'frozen', 'fully trained'},
+    'rlrr': {'frozen'},
+}
+
+
+@pytest.mark.parametrize('name', SUITES)
+def test_a_suite_runs_and_its_ways_agree(name, tmp_path):
+    out = tmp_path / 'tables.md'
+    assert runner.main(['--suite', name, '--quick', '--out', str(out)]) == 0
+    text = out.read_text()
+    assert f'## {name}\n' in text and 'No times' not in text
+    for item in SUITES[name](CPU, True):
+        assert f'### {item.title}\n' in text
+        if isinstance(item, Comparison):
+            silent = {case.name for case in item.cases if case.results is None}
+            assert silent == OTHER_WORK.get(name, set()), 'what is compared with nothing is a floor'
+
+
+@pytest.mark.parametrize('dropout', [0.0, 0.25])
+def test_the_reference_of_the_attention_tells_a_wrong_factor(dropout):
+    for way, name in (('ours', 'lora_B_k'), ('ours, fused qkv', 'qkv.lora_A_v')):
+        found = attention.ways(attention.QUICK, CPU, dropout)
+        module, function, gradients = found[way]
+        with torch.no_grad():
+            module.get_parameter(name).add_(0.1)
+        _, x = attention.layers(attention.QUICK, CPU)
+        learned = [p for p in module.parameters() if p.requires_grad]
+        check = attention.in_evaluation(module, function)
+        wrong = attention.step(way, function, x, learned, gradients=gradients, check=check)
+        right = attention.training(attention.QUICK, CPU, dropout, 1)
+        cases = [wrong if case.name == way else case for case in right.cases]
+        with pytest.raises(DisagreementError, match=f"'{way}' differs from 'dense change'"):
+            check_agreement(Comparison('A title', cases, right.base, right.reference, right.tolerance))
+
+
+def test_dropout_is_drawn_in_what_is_timed():
+    for way, (module, function, gradients) in attention.ways(attention.QUICK, CPU, 0.25).items():
+        assert module.training
+        _, x = attention.layers(attention.QUICK, CPU)
+        assert torch.equal(function(x), function(x)) == (gradients is None), way
+
+
+def test_prompts_end_where_they_should():
+    tokens = prompts(50, 77, 100)
+    ends = tokens.argmax(dim=-1) + 1
+    assert ends.max() == LONGEST and ends.min() >= 8 and (tokens == 99).sum() == 50
+    assert all(not row[end:].any() for row, end in zip(tokens, ends, strict=True))
