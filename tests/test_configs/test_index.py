@@ -25,8 +25,9 @@ LEAVES = [name for name in catalogue.sr_lora() if 'published-code' not in name]
 LISTED = dict(sr_lora=LEAVES, rlrr=catalogue.rlrr(), baselines=catalogue.baselines())
 SNIPPETS = {text.splitlines()[0].removeprefix('# configs/'): text
             for text in re.findall(r'^```python\n(# configs/.*?)^```$', README, re.MULTILINE | re.DOTALL)}
+CLIP = (catalogue.CONFIGS / 'clip_lora' / 'README.md').read_text(encoding='utf-8')
 COMMANDS = [line.split('#')[0].split() for text in re.findall(r'^```bash\n(.*?)^```$', '\n'.join(
-    [*READMES.values(), PAPERS]), re.MULTILINE | re.DOTALL) for line in text.splitlines()]
+    [*READMES.values(), CLIP, PAPERS]), re.MULTILINE | re.DOTALL) for line in text.splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +208,7 @@ def test_commands_name_what_exists(root, command):
             assert (root / word).is_file()
 
 
-@pytest.mark.parametrize('text', [README, READMES['rlrr'] + READMES['baselines'], PAPERS],
+@pytest.mark.parametrize('text', [README, READMES['rlrr'] + READMES['baselines'], PAPERS + CLIP],
                          ids=['sr_lora', 'others', 'from_the_papers'])
 def test_named_files_exist(root, text):
     files = re.findall(r'`((?:tools|configs/(?!Vit|Swin)|docs|mmlora)/?[\w./-]+\.\w+)`', text)
