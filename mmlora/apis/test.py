@@ -17,6 +17,7 @@ from .prepare import add_hook, set_loader_options, set_work_dir
 from .records import check_results, make_record, results_folder, write_record
 from .settle import settle_ranks
 from .settle_classes import settle_classes
+from .settle_images import settle_images
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
@@ -61,6 +62,7 @@ def test(
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=checkpoint)
         settle_classes(cfg, checkpoint)
+        settle_images(cfg, checkpoint)
         runner = build_runner(cfg)
         check_labels(runner, 'test', trained_classes=(meta.get('dataset_meta') or {}).get('classes') or ())
         aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None

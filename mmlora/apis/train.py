@@ -19,6 +19,7 @@ from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, s
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
 from .settle_classes import settle_classes
+from .settle_images import settle_images
 from .unknown_types import check_optimizer, explain_unknown_types
 from .variables import settle_variables
 
@@ -79,6 +80,7 @@ def train(
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
         settle_classes(cfg)
+        settle_images(cfg)
         check_optimizer(cfg)
         runner = build_runner(cfg)
         check_labels(runner, 'train', 'val')
@@ -104,7 +106,8 @@ def prepare_train_cfg(
     """Return the config with which a run trains; see :func:`train` for the arguments.
 
     mmengine's checkpoint hook, loops and samplers become ours, the training data is seeded by sample, and hooks for the
-    seed of each step, the protocol, strict loading and compilation are added. Preparing twice is the same as once.
+    seed of each step, the start of training, the protocol, strict loading and compilation are added. Preparing twice is
+    the same as once.
 
     Raises:
         ValueError: An option does not fit the config.
@@ -203,6 +206,7 @@ def _set_hooks(cfg: Config) -> None:
         replace_type(hook, HOOKS)
     cfg.default_hooks = default
     add_hook(cfg, 'StepSeedHook')
+    add_hook(cfg, 'StartTrainingHook')
     add_hook(cfg, 'ProtocolHook')
     strict = add_hook(cfg, 'StrictLoadHook', fine_tune=True)
     if isinstance(strict, dict):

@@ -6,17 +6,21 @@ from .hooks import (
     CheckpointHook,
     ClassNamesHook,
     CompileHook,
+    FeatureCacheHook,
     ProtocolHook,
     SPUHook,
     StableRankHook,
+    StartTrainingHook,
     StepSeedHook,
     StrictLoadHook,
+    TipAdapterSearchHook,
     TwoStageHook,
 )
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
+from .training_free_loop import TrainingFreeLoop
 
 __all__ = [
     'AccumulationHook',
@@ -26,6 +30,7 @@ __all__ = [
     'ClassNamesHook',
     'CompileHook',
     'EpochTrainLoop',
+    'FeatureCacheHook',
     'IterTrainLoop',
     'LateCosineRestartLR',
     'LateWarmupCosineLR',
@@ -33,7 +38,10 @@ __all__ = [
     'ProtocolHook',
     'SPUHook',
     'StableRankHook',
+    'StartTrainingHook',
     'StepSeedHook',
     'StrictLoadHook',
+    'TipAdapterSearchHook',
+    'TrainingFreeLoop',
     'TwoStageHook',
 ]

@@ -44,8 +44,7 @@ class FeatureStore:
     def __init__(
         self, space: Mapping[str, Any], folder: str | os.PathLike | None = None, shard_size: int = 1024
     ) -> None:
-        if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
-            raise ValueError(f'shard_size must be a number of rows of at least 1, got {shard_size!r}')
+        self.check_shard_size(shard_size)
         self.space, self.shard_size = describe(space), shard_size
         self.folder = (Path(folder) if folder else cache_folder() / 'features') / key_of(self.space)
         self._shards: list[Tensor] = []
@@ -53,6 +52,16 @@ class FeatureStore:
         self._seen: set[str] = set()
         self._waiting: dict[str, Tensor] = {}
         self.refresh()
+
+    @staticmethod
+    def check_shard_size(shard_size: int) -> None:
+        """Check the number of rows of a file.
+
+        Raises:
+            ValueError: It is below 1 or no number.
+        """
+        if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
+            raise ValueError(f'shard_size must be a number of rows of at least 1, got {shard_size!r}')
 
     def __len__(self) -> int:
         return len(self._places) + len(self._waiting)

@@ -5,11 +5,14 @@ from .adapter_folder_hook import AdapterFolderHook
 from .checkpoint_hook import CheckpointHook
 from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
+from .feature_cache_hook import FeatureCacheHook
 from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
+from .start_training_hook import StartTrainingHook
 from .step_seed_hook import StepSeedHook
 from .strict_load_hook import StrictLoadHook
+from .tip_adapter_search_hook import TipAdapterSearchHook
 from .two_stage_hook import TwoStageHook
 
 __all__ = [
@@ -18,10 +21,13 @@ __all__ = [
     'CheckpointHook',
     'ClassNamesHook',
     'CompileHook',
+    'FeatureCacheHook',
     'ProtocolHook',
     'SPUHook',
     'StableRankHook',
+    'StartTrainingHook',
     'StepSeedHook',
     'StrictLoadHook',
+    'TipAdapterSearchHook',
     'TwoStageHook',
 ]

@@ -3,7 +3,7 @@
 from .arch import ARCHS, CLIPArch, find_arch
 from .classifier import LoRACLIPClassifier
 from .lora_clip import LoRACLIP
-from .methods import CLIPAdapter, CoOpCLIP, LayerNormCLIP, TwoStageCLIP
+from .methods import CLIPAdapter, CLIPLinearProbe, CoOpCLIP, LayerNormCLIP, TipAdapter, TwoStageCLIP
 from .openai_keys import convert_openai_keys, restore_openai_keys
 from .tokenizers import CLIPTokenizer, WordTokenizer
 from .vision import LoRACLIPVision
@@ -12,12 +12,14 @@ __all__ = [
     'ARCHS',
     'CLIPAdapter',
     'CLIPArch',
+    'CLIPLinearProbe',
     'CLIPTokenizer',
     'CoOpCLIP',
     'LayerNormCLIP',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
+    'TipAdapter',
     'TwoStageCLIP',
     'WordTokenizer',
     'convert_openai_keys',

@@ -5,4 +5,4 @@ from .coop import CoOpCLIP
 from .layer_norm import LayerNormCLIP
 from .two_stage import TwoStageCLIP
 
-__all__ = ['CLIPAdapter', 'CoOpCLIP', 'LayerNormCLIP', 'TwoStageCLIP']
+__all__ = ['CLIPAdapter', 'CLIPLinearProbe', 'CoOpCLIP', 'LayerNormCLIP', 'TipAdapter', 'TwoStageCLIP']
