@@ -104,8 +104,8 @@ def test_the_tables_of_the_readme(figure):
     table = {line[0]: line[1:] for line in (
         row.split(' | ') for row in re.findall(r'^\| (.*\d\.\d.*) \|$', README, re.MULTILINE)) if len(line) == 6}
     wanted = {name: figure[key]['CLIP-LoRA']['acc'] for name, key in FIGURE.items()}
-    wanted |= {f'{arch}, {method}': figure[f'Avg {arch}'][method]['acc'] for arch in ('ViT-B/16', 'ViT-B/32', 'ViT-L/14')
-               for method in ('CLIP-LoRA', 'Tip-Adapter-F', 'CoOp')}
+    wanted |= {f'{arch}, {method}': figure[f'Avg {arch}'][method]['acc']
+               for arch in ('ViT-B/16', 'ViT-B/32', 'ViT-L/14') for method in ('CLIP-LoRA', 'Tip-Adapter-F', 'CoOp')}
     assert table == {name: [str(value or '–') for value in values] for name, values in wanted.items()}
     for model in META['Models']:
         first = config_of(model).split('/')[1].split('_')[0]
@@ -136,7 +136,8 @@ def test_every_option_of_the_published_program_has_a_counterpart():
                    'encoder', 'params', 'r', 'alpha', 'dropout_rate', 'save_path', 'filename', 'eval_only'):
         assert re.search(rf'`--{option}\b', part), option
     cfg = catalogue.load('clip_lora/clip-lora_vit-base-p16_1xb32-cosine-500i-per-shot_dtd')
-    named = re.findall(r'`((?:model|optim_wrapper|param_scheduler|train_dataloader|randomness|max_iters)\.[\w.]+)', part)
+    parts = 'model|optim_wrapper|param_scheduler|train_dataloader|randomness|max_iters'
+    named = re.findall(rf'`((?:{parts})\.[\w.]+)', part)
     assert len(named) > 12
     for place in named:
         node = cfg
