@@ -2,6 +2,8 @@
 
 from .arch import ARCHS, CLIPArch, find_arch
 from .classifier import LoRACLIPClassifier
+from .contrastive import ContrastiveCLIP
+from .image_encoder import CLIPImageEncoder
 from .lora_clip import LoRACLIP
 from .methods import CLIPAdapter, CLIPLinearProbe, CoOpCLIP, LayerNormCLIP, TipAdapter, TwoStageCLIP
 from .openai_keys import convert_openai_keys, restore_openai_keys
@@ -13,7 +15,10 @@ __all__ = [
     'CLIPAdapter',
     'CLIPArch',
     'CLIPLinearProbe',
+    'CLIPImageEncoder',
+    'CLIPLinearProbe',
     'CLIPTokenizer',
+    'ContrastiveCLIP',
     'CoOpCLIP',
     'LayerNormCLIP',
     'LoRACLIP',
