@@ -121,7 +121,9 @@ def find_arch(arch: str | Mapping[str, Any] | CLIPArch, image_size: int | None =
         unknown = sorted(set(arch) - set(fields))
         missing = [n for n, field in fields.items() if field.default is dataclasses.MISSING and n not in arch]
         if unknown or missing:
-            raise TypeError(f'arch has unknown fields {unknown} and lacks {missing}; the fields are {list(fields)}')
+            parts = {'has unknown fields': unknown, 'lacks': missing}
+            wrong = ' and '.join(f'{what} {names}' for what, names in parts.items() if names)
+            raise TypeError(f'arch {wrong}; the fields are {list(fields)}')
         found = CLIPArch(**arch)
     return found if image_size is None else dataclasses.replace(found, image_size=image_size)
 

@@ -20,17 +20,34 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return templates
 
 
+PUBLISHED_TWICE = ('missile', 'sunglasses')
+"""Names that two classes have in the published list of ImageNet: 657 and 744, 836 and 837."""
+
+_SHOWN = 5
+
+
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Return class names as a tuple.
 
+    Two classes of one name have the same prompts, so that no image can tell them apart. Names are compared as prompts
+    have them, with spaces for underscores and without case. Those of :data:`PUBLISHED_TWICE` are let through.
+
     Raises:
-        ValueError: There are none, or one is empty.
+        ValueError: There are none, or one is empty, or two are the same.
         TypeError: They are one text, or one is no text.
     """
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise TypeError(f'classes must be a list of names, got {classes!r}')
     if not classes or not all(name.strip() for name in classes):
         raise ValueError(f'classes must be names that are not empty, got {list(classes)}')
+    labels: dict[str, list[int]] = {}
+    for label, name in enumerate(classes):
+        labels.setdefault(' '.join(name.replace('_', ' ').lower().split()), []).append(label)
+    twice = {name: own for name, own in labels.items() if len(own) > 1 and name not in PUBLISHED_TWICE}
+    if twice:
+        listed = '; '.join(f'{[classes[label] for label in own]} at {own}' for own in list(twice.values())[:_SHOWN])
+        raise ValueError(f'{len(twice)} names of classes occur more than once: {listed}. Their prompts are the same, '
+                         'so that images cannot be told apart by them: give each class a name of its own')
     return tuple(classes)
 
 
