@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -125,3 +126,21 @@ def test_what_decays(tmp_path, method):
     [group] = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     assert {id(p) for p in model.parameters()} == {id(p) for p in group['params']}
     assert group['weight_decay'] == (5e-4 if 'sgd' in METHODS[method][2] else 1e-2)
+
+
+def test_the_page(root, tmp_path):
+    """The config of docs/clip_methods.md loads, its parts build, and its tables name what exists."""
+    text = (root / 'docs' / 'clip_methods.md').read_text(encoding='utf-8')
+    whole, *parts = re.findall(r'^```python\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    (tmp_path / 'page.py').write_text(whole.replace("'_base_/", f"'{BASES}/"))
+    cfg = Config.fromfile(tmp_path / 'page.py')
+    settle_variables(cfg)
+    assert type(build(cfg)) is CoOpCLIP and len(parts) == 3
+    for part in parts:
+        cfg = Config.fromstring(part, '.py')
+        build(cfg, arch='ViT-B/16')
+    assert [type(HOOKS.build(hook)).__name__ for hook in cfg.custom_hooks][-1] == 'TwoStageHook'
+    for method, (_, _, schedule, runtime) in METHODS.items():
+        row = next(line for line in text.splitlines() if f'`{method}_clip-vit-base-p16.py`' in line)
+        assert f'`{schedule}.py` | `{runtime}.py`' in row
+    assert f'{2 * 768 * 26:,}' in text and f'{2 * 512 * 25:,}' in text

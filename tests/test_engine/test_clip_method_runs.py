@@ -91,6 +91,14 @@ def test_a_run_starts_from_a_checkpoint_of_plain_weights(tmp_path, images, metho
         assert torch.equal(state['text.context.vectors'], words.expand(3, 3, -1))
 
 
+def test_another_ratio_is_refused(tmp_path, images, trained):
+    folder, _ = trained('clip-adapter')
+    cfg = config(images, tmp_path, 'clip-adapter')
+    cfg.model.ratio = 0.2
+    with pytest.raises(ValueError, match='image_adapter was trained with the scaling 0.6, the model has 0.2'):
+        run_test(cfg, str(folder / 'epoch_3.pth'), record=False)
+
+
 def test_nothing_can_be_merged(tmp_path, trained):
     folder, runner = trained('coop')
     with pytest.raises(ValueError, match='the context of CoOp is no part of a plain CLIP'):

@@ -143,7 +143,7 @@ class TestCoOp:
         own = build('coop, for each class')
         own.set_classes(NAMES)  # The same in another spelling.
         for names in (CLASSES[::-1], CLASSES[:3]):
-            with pytest.raises(ValueError, match='has learned a context for each of 4 classes'):
+            with pytest.raises(ValueError, match='has a context for each of the 4 classes that are trained'):
                 own.set_classes(names)
         fresh = CoOpCLIP(n_ctx=3, class_specific=True, position='middle', arch=ARCH, tokenizer=TOKENIZER, num_classes=4)
         fresh.set_classes(['a', 'photo', 'of', 'the'])
@@ -174,7 +174,7 @@ class TestCoOp:
         (dict(ctx_init='a zebra'), ValueError, "'zebra' of 'a zebra' is not among"),
         (dict(ctx_init=' '), ValueError, 'has no words'),
         (dict(class_specific=True, classes=None), ValueError, 'needs the number of classes'),
-        (dict(class_specific=True, num_classes=3), ValueError, 'rows for 3 classes, and there are 4 names'),
+        (dict(class_specific=True, num_classes=3), ValueError, r'context for each of the 3 classes .* \(4 in all'),
         (dict(num_classes=0), ValueError, 'num_classes must be a whole number of at least 1'),
         (dict(tokenizer=dict(type='WordTokenizer', vocabulary=[w for w in WORDS if w != '.'])), ValueError,
          r"'\.' of 'red dog\.' is not among"),

@@ -116,14 +116,13 @@ class CoOpCLIP(LoRACLIPClassifier):
         if templates is not None:
             raise TypeError(f'CoOp has learned its context, templates={templates!r} cannot take its place')
         classes = check_classes(classes)
-        if self.class_specific and self.head.known.empty:
+        if self.class_specific and self.head.known.empty and len(classes) == len(self.head.known):
             self.head.known.learn(classes)
-        self._classes = classes
-        self._check_trained_classes()
+        self._check_trained_classes(classes)
         tokens, slots = self._lay_out(classes)
         device = self.visual_proj.proj.device
         self._cache.clear()
-        self._lengths = lengths(tokens)
+        self._classes, self._lengths = classes, lengths(tokens)
         self._tokens, self._slots = tokens.to(device), slots.to(device)
 
     def class_features(self) -> Tensor:
@@ -134,7 +133,7 @@ class CoOpCLIP(LoRACLIPClassifier):
             ValueError: Each class has a context of its own, and others were trained.
         """
         self._need_classes()
-        self._check_trained_classes()  # Here too: a checkpoint may have been loaded after the names were set.
+        self._check_trained_classes(self._classes)  # A checkpoint may have been loaded after the names were set.
         return super().class_features()
 
     def _class_features(self) -> Tensor:
@@ -186,12 +185,12 @@ class CoOpCLIP(LoRACLIPClassifier):
             before < self.n_ctx)
         return ' '.join(parts) + self.ending
 
-    def _check_trained_classes(self) -> None:
-        if self.class_specific and self.head.known.rows_of(self._classes) != list(range(len(self.head.known))):
+    def _check_trained_classes(self, classes: Sequence[str]) -> None:
+        if self.class_specific and self.head.known.rows_of(classes) != list(range(len(self.head.known))):
             raise ValueError(
-                f'class_specific=True has learned a context for each of {len(self.head.known)} classes, and '
-                f'{list(self._classes)[:5]} ({len(self._classes)}) are others or in another order: for new classes '
-                'train with class_specific=False, whose context all classes share'
+                f'class_specific=True has a context for each of the {len(self.head.known)} classes that are trained, '
+                f'and {list(classes)[:5]} ({len(classes)} in all) are others or in another order: for new '
+                'classes train with class_specific=False, whose context all classes share'
             )
 
     def _start_from_words(self, embedding: Tensor) -> None:

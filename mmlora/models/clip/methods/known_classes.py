@@ -35,11 +35,11 @@ class KnownClasses(nn.Module):
         """Whether nothing has been trained yet."""
         return not bool(self.keys.any())
 
-    def learn(self, classes: Sequence[str]) -> None:
-        """Take the names of the classes that are trained.
+    def check_count(self, classes: Sequence[str]) -> None:
+        """Check that there is a row for each class.
 
         Raises:
-            ValueError: They are not as many as there are rows.
+            ValueError: There are more or fewer.
         """
         if len(classes) != len(self):
             raise ValueError(
@@ -47,7 +47,19 @@ class KnownClasses(nn.Module):
                 f'num_classes={len(classes)}. mmlora.apis.train, which tools/train.py calls, takes the number from the '
                 'data'
             )
+
+    def learn(self, classes: Sequence[str]) -> None:
+        """Take the names of the classes that are trained.
+
+        Raises:
+            ValueError: They are not as many as there are rows.
+        """
+        self.check_count(classes)
         self.keys.copy_(torch.tensor(class_keys(classes)))
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.keys.zero_()
 
     def rows_of(self, classes: Sequence[str]) -> list[int]:
         """Return the row of each class, or -1 for one that was not trained.

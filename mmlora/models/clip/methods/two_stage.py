@@ -122,8 +122,8 @@ class TwoStageCLIP(LoRACLIPClassifier):
             ValueError: There is not a row for each class.
         """
         self._need_classes()
-        self.head.rows.known.learn(self._classes)  # Checks their number before a whole stage has been trained.
-        self.head.rows.known.keys.zero_()
+        self.head.rows.known.check_count(self._classes)  # Before a whole stage has been trained.
+        self.head.rows.known.forget()
         self.head.rows.stage.fill_(1)
 
     @torch.no_grad()
