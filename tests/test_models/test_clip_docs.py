@@ -3,14 +3,19 @@
 import re
 import shutil
 
+import clip_folders
+import clip_tiny
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
+from PIL import Image
 
 from mmlora.apis import settle_variables
+from mmlora.engine.clip_images import published_steps
+from mmlora.engine.clip_record import write_run
 from mmlora.models import LoRACLIPClassifier, LoRACLIPVision
 from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.models.clip.arch import CLIPArch
@@ -58,7 +63,8 @@ def test_the_config_is_whole(root, blocks, tmp_path):
     (schedule,) = cfg.param_scheduler
     assert (schedule.T_max, schedule.end, cfg.train_cfg.max_iters) == (2000, 2000, 2000)
     assert not (cfg.train_cfg.by_epoch or cfg.log_processor.by_epoch or cfg.default_hooks.checkpoint.by_epoch)
-    assert [HOOKS.get(hook.type).__name__ for hook in cfg.custom_hooks] == ['StepSeedHook', 'ClassNamesHook']
+    assert [HOOKS.get(hook.type).__name__ for hook in cfg.custom_hooks] == [
+        'StepSeedHook', 'ClassNamesHook', 'AdapterFolderHook']
     for name in ('train', 'test'):
         dataset = cfg[f'{name}_dataloader'].dataset
         assert DATASETS.get(dataset.type) and dataset.data_root == 'data/flowers'
@@ -80,10 +86,38 @@ def test_the_part_and_the_program(blocks):
     with Skeleton():
         model = MODELS.build(Config.fromstring(part, '.py').model)
     assert type(model.backbone) is LoRACLIPVision
-    (program,) = (b for b in blocks if b.startswith('import'))
+    (program,) = (b for b in blocks if b.startswith('import torch\nfrom torch'))
     scope = {}
     exec(compile(program, 'docs/clip.md', 'exec'), scope)
     assert len(scope['layers']) == 2 and all(layer.merged for layer in scope['layers'].values())
+
+
+def test_the_model_in_python(blocks):
+    (program,) = (b for b in blocks if b.startswith('import torch\n\nfrom mmlora.models'))
+    scope = {}
+    exec(compile(program, 'docs/clip.md', 'exec'), scope)
+    assert scope['scores'].shape == (4, 2) and scope['model'].classes == ('red_fox', 'blue_fox')
+
+
+def test_the_folder_of_a_run(blocks, tmp_path, monkeypatch, capsys):
+    (program,) = (b for b in blocks if b.startswith('import mmlora.clip'))
+    assert len([line for line in program.splitlines() if line]) < 6
+    plain = clip_folders.plain_model()
+    base = clip_folders.write_base(tmp_path / 'clip.safetensors', plain)
+    model = clip_tiny.fill(LoRACLIPClassifier(**clip_tiny.SMALL))
+    init_cfg = dict(type='Pretrained', checkpoint=str(base))
+    cfg = Config(dict(
+        model=dict(tokenizer=clip_tiny.SMALL['tokenizer'], init_cfg=init_cfg),
+        test_dataloader=dict(dataset=dict(pipeline=published_steps(16)))))  # fmt: skip
+    model.load_state_dict(plain.state_dict(), strict=False)
+    write_run(tmp_path / re.search("load\\('(.*?)'\\)", program)[1], cfg, model, {}, {})
+    for name in ('a.jpg', 'b.jpg'):
+        Image.new('RGB', (20, 30), 'green').save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(compile(program, 'docs/clip.md', 'exec'), scope)
+    assert [each.name in clip_tiny.CLASSES for each in scope['found']] == [True, True]
+    assert 'torch.Size([1, 12])' in capsys.readouterr().out
 
 
 def test_the_tables_name_what_there_is(text):

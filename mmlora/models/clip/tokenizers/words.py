@@ -44,6 +44,11 @@ class WordTokenizer(Tokenizer):
         self._numbers = {word: number for number, word in enumerate(words, start=1)}
         self.vocab_size = len(words) + 3
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary, in the order of the tokens."""
+        return tuple(self._numbers)
+
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without start and end.
 
