@@ -3,7 +3,10 @@
 from .check_data import check_data
 from .check_known import check_folders, check_known, check_lists
 from .convert import convert_weights
+from .inversion import InversionSettings, LoRAInversion
+from .invert_hub import invert_hub
 from .merge import merge_checkpoint
+from .pool_sheet import contact_sheet
 from .rank_curve import rank_curve
 from .rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
 from .settle import settle_ranks
@@ -13,11 +16,15 @@ from .truncate import truncate_checkpoint
 from .variables import settle_variables
 
 __all__ = [
+    'InversionSettings',
+    'LoRAInversion',
     'check_data',
     'check_folders',
     'check_known',
     'check_lists',
+    'contact_sheet',
     'convert_weights',
+    'invert_hub',
     'merge_checkpoint',
     'parse_budget',
     'prepare_test_cfg',

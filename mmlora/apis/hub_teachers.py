@@ -1,0 +1,113 @@
+"""The LoRAs of a hub as classifiers to invert: one frozen backbone, and the LoRA and head of one member at a time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..adapters import attach_bank, detach_bank
+from ..io.hub import LoRAHub
+from ..io.lora_folder import Head
+
+
+@dataclass(frozen=True)
+class HubTeacher:
+    """A member of a hub, as :class:`mmlora.apis.invert_hub.Teacher` describes it."""
+
+    name: str
+    classes: Sequence[str]
+    class_ids: Sequence[int]
+    base: str | None
+
+
+class HubClassifier(nn.Module):
+    """Backbone, neck and head of a member.
+
+    Args:
+        backbone: Gives a tuple whose last entry is ``(B, D)``, or what the neck takes.
+        neck: Takes and gives a tuple; None where there is none.
+        head: Of the member.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module | None, head: Head) -> None:
+        super().__init__()
+        like = next(backbone.parameters())
+        self.backbone, self.neck = backbone, neck
+        self.register_buffer('weight', head.weight.to(like.device, torch.float32))
+        self.register_buffer('bias', head.bias.to(like.device, torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(B, n)`` of normalised images ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: The head is for features of another width.
+        """
+        out = self.backbone(x.to(next(self.backbone.parameters()).dtype))
+        features = (self.neck(out) if self.neck is not None else out)[-1]
+        if features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
+            raise ValueError(
+                f'the heads of the hub are for features of width {self.weight.shape[1]}, but the backbone gives '
+                f'{tuple(features.shape)}: name the config that the hub was made by'
+            )
+        return nn.functional.linear(features.to(self.weight.dtype), self.weight, self.bias)
+
+
+class HubTeachers:
+    """All members of a hub, or some, on their backbone.
+
+    Args:
+        hub: The hub.
+        backbone: Plain, with the weights that the members stand on.
+        digest: Hash of these weights, as the hub knows it.
+        neck: Takes and gives a tuple; None where there is none.
+        image_size: Height and width; by default what the backbone says.
+        members: Names of the members; by default all.
+
+    Raises:
+        ValueError: The members stand on other weights, one is unknown, or the size of images is not known.
+    """
+
+    def __init__(
+        self,
+        hub: LoRAHub,
+        backbone: nn.Module,
+        digest: str,
+        neck: nn.Module | None = None,
+        image_size: tuple[int, int] | None = None,
+        members: Sequence[str] | None = None,
+    ) -> None:
+        hub.check_base(digest)
+        unknown = sorted(set(members or ()) - set(hub))
+        if unknown:
+            raise ValueError(f'{hub.folder} has no member {unknown[0]!r}, it has {", ".join(list(hub)[:5])} ...')
+        image_size = image_size or getattr(backbone, 'img_size', None)
+        if image_size is None:
+            raise ValueError(f'a {type(backbone).__name__} does not say how large its images are: give image_size')
+        self.hub, self.backbone, self.neck = hub, backbone, neck
+        self.image_size = tuple(image_size)
+        self.mean = tuple(value / 255 for value in hub.normalization['mean'])
+        self.std = tuple(value / 255 for value in hub.normalization['std'])
+        self.members = [
+            HubTeacher(name, hub.classes(name), tuple(hub.records[name]['class_ids']), digest)
+            for name in hub
+            if members is None or name in members
+        ]
+
+    @contextmanager
+    def classifier(self, member: HubTeacher) -> Iterator[HubClassifier]:
+        """Give the classifier of a member, for the length of a ``with`` block.
+
+        Raises:
+            ValueError: The member has no head, or its LoRA does not fit the backbone.
+        """
+        found = self.hub[member.name]
+        if found.head is None:
+            raise ValueError(f'member {member.name!r} of {self.hub.folder} has no head, so it is no classifier')
+        attach_bank(self.backbone, [found.weights])
+        try:
+            yield HubClassifier(self.backbone, self.neck, found.head)
+        finally:
+            detach_bank(self.backbone)
