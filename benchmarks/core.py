@@ -15,7 +15,7 @@ from torch import Tensor
 
 CLOCKS: dict[str, Callable[[], float]] = {'wall': time.perf_counter, 'cpu': time.process_time}
 """What time is: that on the wall, or that for which processors worked for this process, in all of its threads. The
-second is blind to what else runs on a machine, but for caches; with one thread it is the wall time of an idle machine."""
+second does not see what else runs on a machine, but for caches; with one thread it is the wall time of an idle one."""
 
 WARM_UP = 2
 """Rounds that are run and not counted."""

@@ -30,6 +30,21 @@ def lora_change(x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     return F.linear(F.linear(x, a) * scaling, b)  # (..., in) -> (..., r) -> (..., out)
 
 
+def add_product(y: Tensor, low: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """Return ``y + scaling * low B^T`` in the type of y, ``(..., out)``; the product is added while it is formed.
+
+    Args:
+        y: ``(..., out)``, of axes that can be joined without a copy.
+        low: ``(..., r)``; a wider type than that of y is kept up to the sum.
+        b: B, ``(out, r)``.
+        scaling: Factor of the product.
+    """
+    if low.dtype != y.dtype:
+        return y + ((low * scaling) @ b.t()).to(y.dtype)
+    rows = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.t(), alpha=scaling)
+    return rows.view(y.shape)
+
+
 def check_rank(rank: int, in_features: int, out_features: int, where: str = '') -> int:
     """Return the rank as an int if a ``(out_features, in_features)`` weight can take it.
 

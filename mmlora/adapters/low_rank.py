@@ -112,6 +112,10 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         raise NotImplementedError
 
+    def added(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return the output ``y`` of the frozen layer with the change added, ``(..., out_features)``."""
+        return y + self.change(x).to(y.dtype)
+
     @property
     def ranks(self) -> dict[str, int]:
         """Rank of each factor pair; the key is the name of the slice, or '' where there is one for the whole weight."""
@@ -153,6 +157,6 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         """
         y = F.linear(x, self.weight, self.bias)
         if self._pristine is None:
-            return y + self.change(x).to(y.dtype)
+            return self.added(y, x)
         self._refuse_if_trained()
         return y

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer, learned_dtype
-from .lora import check_rank, lora_change, lora_delta, make_dropout
+from .lora import add_product, check_rank, lora_change, lora_delta, make_dropout
 from .low_rank import Factors, copy_factors
-from .multihead_math import add_product, appended, attend, causal_mask, check_inputs, joint_mask, linear_rows
+from .multihead_math import appended, attend, causal_mask, check_inputs, joint_mask, linear_rows
 from .scaling import resolve_scaling
 
 PARAMS = ('q', 'k', 'v', 'o')

@@ -43,21 +43,6 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
 
 
-def add_product(y: Tensor, low: Tensor, b: Tensor, scaling: float) -> Tensor:
-    """Return ``y + scaling * low B^T`` in the type of y, ``(..., out)``; the product is added while it is formed.
-
-    Args:
-        y: ``(..., out)``, of axes that can be joined without a copy.
-        low: ``(..., r)``; a wider type than that of y is kept up to the sum.
-        b: B, ``(out, r)``.
-        scaling: Factor of the product.
-    """
-    if low.dtype != y.dtype:
-        return y + ((low * scaling) @ b.t()).to(y.dtype)
-    rows = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.t(), alpha=scaling)
-    return rows.view(y.shape)
-
-
 def additive(mask: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """Return a mask that is added to the scores: minus infinity where a boolean one is True.
 

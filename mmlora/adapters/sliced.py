@@ -21,7 +21,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lora import LoRALinear, lora_delta, make_dropout
+from .lora import LoRALinear, add_product, lora_delta, make_dropout
 from .low_rank import Factors
 from .parted import ranks_of_parts
 from .sub_rank import SubRankLinear
@@ -44,31 +44,49 @@ def sliced_change(
     Returns:
         A tensor of ``(..., len(layout) * rows)``.
     """
-    names = [name for name in layout if name in factors]
-    ranks = [factors[name][0].shape[0] for name in names]
-    low = F.linear(x, torch.cat([factors[name][0] for name in names]))  # (..., sum of r_s): x is read once
-    scaled = {name: h * scalings[name] for name, h in zip(names, low.split(ranks, dim=-1), strict=True)}
-    return expand_slices(scaled, {name: factors[name][1] for name in names}, layout)
+    return expand_slices(*reduced(x, factors, scalings), layout)
+
+
+def reduced(
+    x: Tensor, factors: Mapping[str, tuple[Tensor, Tensor]], scalings: Mapping[str, float]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return ``x A^T`` ``(..., r_s)`` and ``scaling * B`` ``(rows, r_s)`` of each adapted slice; x is read once."""
+    ranks = [len(a) for a, _ in factors.values()]
+    low = F.linear(x, torch.cat([a for a, _ in factors.values()])).split(ranks, dim=-1)
+    return dict(zip(factors, low, strict=True)), {name: b * scalings[name] for name, (_, b) in factors.items()}
+
+
+def block_form(low: Mapping[str, Tensor], b: Mapping[str, Tensor], layout: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return ``low`` of all slices beside each other, and their B along a diagonal with zeros elsewhere.
+
+    The first, ``(..., sum of r_s)``, times the second, ``(len(layout) * rows, sum of r_s)``, transposed is what
+    :func:`expand_slices` returns.
+    """
+    some = next(iter(b.values()))
+    blocks = (b.get(name, some.new_zeros(len(some), 0)) for name in layout)
+    return torch.cat([low[name] for name in layout if name in low], dim=-1), torch.block_diag(*blocks)
+
+
+def few_columns(b: Mapping[str, Tensor]) -> bool:
+    """Say whether one product of the :func:`block_form` is faster than one for each slice.
+
+    It writes or adds the result once, where slices must be written and then copied beside each other. But it takes as
+    many times more multiplications as there are slices.
+    """
+    return sum(matrix.shape[1] for matrix in b.values()) <= FEW_COLUMNS
 
 
 def expand_slices(low: Mapping[str, Tensor], b: Mapping[str, Tensor], layout: Sequence[str]) -> Tensor:
     """Return ``low B^T`` of each slice beside each other, ``(..., len(layout) * rows)``, zeros where one is missing.
-
-    Few columns are multiplied by all B in one matrix, with zeros where a slice has no part in a column: that writes
-    the result once, and is cheaper than to write the slices and copy them beside each other. It takes as many times
-    more products as there are slices, so that many columns are multiplied slice by slice.
 
     Args:
         low: For each adapted slice ``(..., r_s)``.
         b: For each adapted slice B, ``(rows, r_s)``.
         layout: Names of all slices in their order.
     """
-    if sum(matrix.shape[1] for matrix in b.values()) > FEW_COLUMNS:
-        return join_slices({name: F.linear(low[name], b[name]) for name in low}, layout)
-    names = [name for name in layout if name in low]
-    rows = b[names[0]].shape[0]
-    blocks = [b[name] if name in low else b[names[0]].new_zeros(rows, 0) for name in layout]
-    return F.linear(torch.cat([low[name] for name in names], dim=-1), torch.block_diag(*blocks))
+    if few_columns(b):
+        return F.linear(*block_form(low, b, layout))
+    return join_slices({name: F.linear(low[name], b[name]) for name in low}, layout)
 
 
 def join_slices(parts: Mapping[str, Tensor], layout: Sequence[str]) -> Tensor:
@@ -161,16 +179,24 @@ class SlicedLoRALinear(SubRankLinear):
             [lora_delta(*factors[name], self._scalings[name]) if name in factors else zero for name in self.layout]
         )
 
-    def change(self, x: Tensor) -> Tensor:
-        """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
+    def reduced(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return ``A dropout(x)`` and the scaled B of each adapted slice, as :func:`reduced` does."""
         factors, scalings = self.active()
         if self.separate_dropout and self.training:
-            low = {
-                name: F.linear(self.lora_dropout(x).to(a.dtype), a) * scalings[name] for name, (a, _) in factors.items()
-            }
-            return expand_slices(low, {name: b for name, (_, b) in factors.items()}, self.layout)
-        x = self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype)
-        return sliced_change(x, factors, scalings, self.layout)
+            low = {name: F.linear(self.lora_dropout(x).to(a.dtype), a) for name, (a, _) in factors.items()}
+            return low, {name: b * scalings[name] for name, (_, b) in factors.items()}
+        return reduced(self.lora_dropout(x).to(next(iter(factors.values()))[0].dtype), factors, scalings)
+
+    def change(self, x: Tensor) -> Tensor:
+        """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
+        return expand_slices(*self.reduced(x), self.layout)
+
+    def added(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return the output ``y`` of the frozen layer with the change added, ``(..., out_features)``."""
+        low, b = self.reduced(x)
+        if few_columns(b):
+            return add_product(y, *block_form(low, b, self.layout), 1.0)
+        return y + expand_slices(low, b, self.layout).to(y.dtype)
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

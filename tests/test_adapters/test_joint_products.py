@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from mmlora.adapters import LoRAMultiheadAttention, sliced
-from mmlora.adapters.multihead_math import add_product, linear_rows
+from mmlora.adapters.lora import add_product
+from mmlora.adapters.multihead_math import linear_rows
 from mmlora.adapters.sliced import expand_slices
 
 DTYPE = torch.float64
