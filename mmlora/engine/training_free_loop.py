@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from ..registry import LOOPS, register
@@ -10,9 +11,10 @@ from .loops import EpochTrainLoop
 
 @register(LOOPS)
 class TrainingFreeLoop(EpochTrainLoop):
-    """One epoch without a step: checkpoint, validation and records are those of any other run.
+    """One epoch of one iteration in which nothing is stepped; checkpoint, validation and records are those of any run.
 
-    ``StartTrainingHook`` lets the model look at the training images.
+    ``StartTrainingHook`` lets the model look at the training images. The checkpoint is ``epoch_1.pth``, or
+    ``iter_1.pth`` where the checkpoint hook counts iterations.
 
     Args:
         runner: The runner.
@@ -22,10 +24,15 @@ class TrainingFreeLoop(EpochTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, max_epochs=1, **kwargs)
+        self._max_iters = 1
 
     def run_epoch(self) -> None:
         """End the epoch as soon as it has begun."""
         self.runner.call_hook('before_train_epoch')
-        self._iter = self._max_iters
+        self._iter = 1
         self.runner.call_hook('after_train_epoch')
-        self._epoch += 1
+        self._iter = 0  # as after the only iteration, before it is counted
+        for hook in self.runner.hooks:
+            if isinstance(hook, CheckpointHook):  # saves here where it counts iterations
+                hook.after_train_iter(self.runner, 0)
+        self._epoch, self._iter = 1, 1

@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import BatchSampler
 
 from ...datasets.seeded import SampleIndex
 from ...registry import HOOKS, register
@@ -31,9 +32,12 @@ class StartTrainingHook(Hook):
         if not hasattr(model, 'start_training') or runner._resume:
             return
         loader = runner.train_dataloader
+        batches = loader.batch_sampler
+        sampler = loader.sampler if type(batches) is BatchSampler else getattr(batches, 'sampler', batches)
+        seed = getattr(sampler, 'seed', runner.seed)
 
         def read_view(view: int) -> Iterator[tuple[torch.Tensor, Any]]:
-            indices = [SampleIndex(i, runner.seed, view) for i in range(len(loader.dataset))]
+            indices = [SampleIndex(i, seed, view) for i in range(len(loader.dataset))]
             for _, batch in read_batches(loader, indices):
                 data = model.data_preprocessor(batch, False)
                 with runner.optim_wrapper.optim_context(model):

@@ -1,0 +1,16 @@
+# Tip-Adapter on ViT-B/16, without training, with the prompts of the data set. alpha and beta are those of the paper's ablation,
+# 10 views of each image as published. It needs the loop of training-free.py. The weights are a file of yours, as in
+# clip-lora_vit-base-p16.py.
+method = 'Tip-Adapter'
+model = dict(
+    _scope_='mmpretrain',
+    type='TipAdapter',
+    arch='ViT-B/16',
+    finetune=False,
+    alpha=1.0,
+    beta=5.5,
+    num_views=10,
+    tokenizer=dict(type='CLIPTokenizer'),
+    logit_scale=100.0,
+    init_cfg=dict(type='Pretrained', checkpoint='weights/ViT-B-16.pt'),
+)
