@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from ..engine.adaptation import unwrap_model
 from ..engine.protocol import describe_data, describe_run, describe_selection, name_data, plain_data_config, same_data
 from ..io.atomic import write_text
+from ..io.clip_folder import WEIGHTS, is_adapter_folder
 from ..version import __version__
 
 RESULTS = 'results.json'
@@ -239,12 +240,14 @@ def _backbone_name(model: Mapping[str, Any]) -> str:
         if isinstance(arch, str):
             names.append(arch)
         elif isinstance(arch, Mapping):
-            names.append('x'.join(str(arch[key]) for key in ('num_layers', 'depths', 'embed_dims') if key in arch))
+            sizes = ('num_layers', 'depths', 'vision_layers', 'embed_dims', 'vision_width')
+            names.append('x'.join(str(arch[key]) for key in sizes if key in arch))
     return ' '.join(names)
 
 
 def _sha256(checkpoint: str) -> str | None:
     path = Path(checkpoint).expanduser()
+    path = path / WEIGHTS if is_adapter_folder(path) else path
     return sha256_of(path) if path.is_file() else None
 
 

@@ -15,6 +15,7 @@ from .distributed import start_processes, wrap_for_cpu
 from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .records import check_results, make_record, results_folder, write_record
+from .resuming import POINTER
 from .settle import settle_ranks
 from .settle_classes import settle_classes
 from .settle_images import settle_images
@@ -22,6 +23,7 @@ from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
 from .variables import settle_variables
 
+TESTS = 'tests'
 OUT_SUFFIXES = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
 
 
@@ -119,7 +121,8 @@ def prepare_test_cfg(
     Args:
         cfg: The config; it is not changed.
         checkpoint: The checkpoint.
-        work_dir: Folder of the log. By default the config's, else ``work_dirs/<name of the config file>``.
+        work_dir: Folder of the log. By default the config's, else as in training; where the config has a
+            ``run_folder``, and the checkpoint is of another run than it names, ``tests`` beside the checkpoint.
         amp: Autocast the forward passes.
         tta: Test-time augmentation, by the config's ``tta_pipeline`` and ``tta_model``, else the mean over the image
             and its mirror image.
@@ -139,7 +142,7 @@ def prepare_test_cfg(
         raise ValueError('testing needs test_dataloader, test_cfg and test_evaluator in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or 'none'
-    set_work_dir(cfg, work_dir, settle_variables(cfg))
+    _set_test_dir(cfg, work_dir, checkpoint)
     cfg.load_from, cfg.resume = str(checkpoint), False
     cfg.pop('compile', None)
     if amp:
@@ -157,6 +160,13 @@ def prepare_test_cfg(
         strict['fine_tune'] = False
     wrap_for_cpu(cfg)
     return cfg
+
+
+def _set_test_dir(cfg: Config, work_dir: str | None, checkpoint: str) -> None:
+    named, run = work_dir is None and not cfg.get('work_dir') and 'run_folder' in cfg, Path(checkpoint).parent
+    set_work_dir(cfg, work_dir, settle_variables(cfg))
+    if named and (run / POINTER).is_file() and run.resolve() != Path(cfg.work_dir).resolve():
+        cfg.work_dir = str(run / TESTS)  # The folder of a run of the tested data would get another run's log and config.
 
 
 def _set_visualization(cfg: Config, **options: Any) -> None:

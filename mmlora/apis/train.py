@@ -48,8 +48,8 @@ def train(
 
     Args:
         cfg: The config; it is not changed, ``runner.cfg`` holds what it became.
-        work_dir: Folder of the results. By default the config's, else ``work_dirs/<name of the config file>``, with a
-            folder for each setting of its variables.
+        work_dir: Folder of the results. By default the config's, else by its ``run_folder``, else
+            ``work_dirs/<name of the config file>``, with a folder for each setting of its variables.
         resume: ``'auto'`` goes on from the newest checkpoint in the work directory, a path from that one.
         amp: Mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU.
         validate: False leaves validation out.

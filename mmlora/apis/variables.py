@@ -62,8 +62,8 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
         cfg: A whole config; its :data:`PARTS` are searched.
 
     Returns:
-        The variables that were referred to and their values, where the value follows from another variable that one
-        instead; without those of :data:`PLACES`, and empty the second time.
+        The variables that data sets referred to and their values, where the value follows from another variable that
+        one instead; without those of :data:`PLACES`, and empty the second time. They tell the runs of a config apart.
 
     Raises:
         ValueError: A variable is not defined at the top level of the config, its value is out of range, or
@@ -77,19 +77,22 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
             'it on the config that the run began with'
         )
     used: dict[str, Any] = {}
+    of_data: set[str] = set()
     switches: dict[str, str] = {}
     for name in PARTS:
         if isinstance(cfg.get(name), dict | list):
             own: dict[str, Any] = {}
             _settle(cfg[name], cfg, name, own, switches)
             used.update(own)
+            of_data.update(own if name in LOADERS else ())
             if name == VALIDATION[0] and 'val_split' in own:
                 _set_validation(cfg, own['val_split'])
     if used:
         cfg.update({name: used[name] for name in switches})
         chosen = {switch: cfg[switch] for switch in switches.values()}
         cfg.settled_variables = {**earlier, **chosen, **used}
-        return {**{name: value for name, value in used.items() if name not in (*switches, *PLACES)}, **chosen}
+        told = {name: value for name, value in used.items() if name in of_data and name not in (*switches, *PLACES)}
+        return told | {switch: cfg[switch] for name, switch in switches.items() if name in of_data}
     return {}
 
 

@@ -37,7 +37,8 @@ def python_files() -> list[Path]:
 def names() -> tuple[str, ...]:
     """Return the configs that describe a run, relative to the folder and without ending."""
     relative = (path.relative_to(CONFIGS) for path in python_files())
-    return tuple(path.with_suffix('').as_posix() for path in relative if path.parts[0] not in ('_base_', 'sweeps'))
+    others = ('_base_', 'sweeps', 'lora_recycle')  # The last are of many trainings, or of none.
+    return tuple(path.with_suffix('').as_posix() for path in relative if path.parts[0] not in others)
 
 
 _read = Config._file2dict

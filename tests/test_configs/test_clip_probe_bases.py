@@ -29,7 +29,8 @@ def scope():
 
 
 def load(tmp_path, method, runtime='clip_feature_cache', dataset='eurosat'):
-    bases = [f'models/{method}_clip-vit-base-p16', f'datasets/clip/{dataset}', f'schedules/{METHODS[method][2]}', runtime]
+    schedule = f'schedules/{METHODS[method][2]}'
+    bases = [f'models/{method}_clip-vit-base-p16', f'datasets/clip/{dataset}', schedule, runtime]
     (tmp_path / 'leaf.py').write_text(f'_base_ = {[str(BASES / f"{base}.py") for base in bases]}\n')
     return prepare_train_cfg(Config.fromfile(tmp_path / 'leaf.py'), work_dir=str(tmp_path))
 

@@ -15,6 +15,7 @@ from mmlora.apis.coop_means import coop_means
 from mmlora.apis.records import read_records
 from mmlora.apis.summarize import summarize
 from mmlora.apis.tables import to_markdown
+from mmlora.models.clip import restore_openai_keys
 
 CLIP_LORA = 'clip_lora/clip-lora_vit-base-p16_'
 SHORT = {'max_iters': dict(max_iters=2), 'first_iters': dict(first_iters=1, second_iters=1),
@@ -43,12 +44,12 @@ def prepared(name, root, **options):
 
 
 def weights_of(cfg, path):
-    """Write the weights of a model as it begins, and return the file."""
+    """Write the weights of a model as it begins under the names of OpenAI, and return the file."""
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = MODELS.build({**cfg.model, 'classes': ['a']})
     model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), path)
+    torch.save(restore_openai_keys(model.state_dict()), path)
     return path
 
 
@@ -72,13 +73,13 @@ def test_every_method_runs(tmp_path, monkeypatch, root, name):
         assert runner.iter == 2 and folder.relative_to(tmp_path / 'work_dirs').as_posix().startswith(
             f'{method(name)}/vit-base-p16/eurosat/1shots/seed1')
     else:
-        checkpoint = str(weights_of(cfg, tmp_path / 'weights.pth'))
+        checkpoint = str(weights_of(cfg, tmp_path / 'ViT-B-16.pt'))
     metrics = run_test(cfg, checkpoint)
     assert 0 <= metrics['accuracy/top1'] <= 100
     [results] = (tmp_path / 'work_dirs').rglob('results.json')
     [entry] = read_records(results)
     assert (entry['method'], entry['dataset_name'], entry['test']['images']) == (cfg.method, 'eurosat', 10)
-    assert entry['shot'] == cfg.shot and results.parent.relative_to(tmp_path).parts[1] == method(name)
+    assert entry['backbone'].endswith(' 2x16') and entry['shot'] == cfg.shot and results.parent.relative_to(tmp_path).parts[1] == method(name)
 
 
 def test_from_base_to_new_classes(tmp_path, monkeypatch, root):
@@ -88,12 +89,13 @@ def test_from_base_to_new_classes(tmp_path, monkeypatch, root):
         train(prepared(name, root, shot=2, base_to_new=True, **{'randomness.seed': seed}))
     folders = sorted(path.parent for path in (tmp_path / 'work_dirs').rglob('last_checkpoint'))
     assert [folder.relative_to(tmp_path / 'work_dirs').as_posix() for folder in folders] == [
-        f'clip-lora/vit-base-p16/eurosat/2shots/seed{seed}_max_iters2_base_to_new' for seed in (1, 2)]
+        f'clip-lora/vit-base-p16/eurosat/2shots/seed{seed}_base_to_new' for seed in (1, 2)]
     values = {}
     for folder in folders:
         for subset in ('base', 'new'):
             metrics = run_test(prepared(name, root, base_to_new=True, test_subset=subset), str(folder / 'iter_2.pth'))
             values.setdefault(subset, []).append(metrics['accuracy/top1'])
+    assert len(list((tmp_path / 'work_dirs').rglob('seed*'))) == 2 and (folders[0] / 'tests').is_dir()
     summary = summarize([tmp_path / 'work_dirs'])
     [row] = summary.rows.values()
     base, new = (sum(values[half]) / 2 for half in ('base', 'new'))
@@ -131,6 +133,7 @@ def test_from_imagenet_to_other_images_and_other_sets(tmp_path, monkeypatch, ima
         run_test(prepared(f'{name}{target}', imagenet), checkpoint)
     [results] = (tmp_path / 'work_dirs').rglob('results.json')
     assert results.parent == tmp_path / runner.work_dir
+    assert [path.name for path in (tmp_path / 'work_dirs' / 'clip-lora' / 'vit-base-p16').iterdir()] == ['imagenet']
     entries = read_records(results)
     assert [(e['dataset_name'], e['trained_on'], e['method'], e['shot'], e['seed'], e['test']['images'])
             for e in entries] == [(data, 'imagenet', 'CLIP-LoRA', 1, 1, images) for data, images in (
