@@ -1,0 +1,251 @@
+"""Train the LoRAs of several tasks at once over one frozen backbone.
+
+The images of all tasks go through the backbone in one batch, each with the LoRA of its task. The loss is the sum of the
+tasks' means, and each task has an optimizer, a schedule and a clipping of its own, so that a task learns what it would
+learn alone, whatever the others do and how long. The backbone stays in evaluation mode.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
+from torch import Tensor
+
+from ..adapters import LoRAWeights, Member, adapter_parameter_names, attach_bank, detach_bank, draw_lora, freeze, route
+from ..adapters.banked import find_banks, take_adapter
+from ..adapters.targets import linear_names, select
+from ..io.lora_folder import Head
+from ..randomness import derive_seed
+from .hub_tasks import HubImages, Ref, Task, load_images, steps
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What all LoRAs of a hub share.
+
+    Attributes:
+        backbone: Gives a tuple whose last entry is ``(B, D)``, or what the neck takes.
+        preprocessor: Normalises a batch.
+        neck: Takes and gives a tuple; None where there is none.
+    """
+
+    backbone: nn.Module
+    preprocessor: nn.Module
+    neck: nn.Module | None = None
+
+    def features(self, data: Mapping[str, Any]) -> Tensor:
+        """Return the features of a batch, ``(B, D)``.
+
+        Raises:
+            ValueError: They are of another shape.
+        """
+        dtype = next(self.backbone.parameters()).dtype
+        out = self.backbone(self.preprocessor(dict(data))['inputs'].to(dtype))
+        feature = (self.neck(out) if self.neck is not None else out)[-1]
+        if feature.ndim != 2:
+            raise ValueError(f'the features of {type(self.backbone).__name__} are {tuple(feature.shape)}, where (B, D) '
+                             "is needed: give the model neck=dict(type='GlobalAveragePooling')")
+        return feature
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a LoRA is trained.
+
+    Attributes:
+        targets: Patterns of the adapted layers.
+        rank: Of each pair of factors.
+        slices: Adapted slices of a fused projection, or None.
+        scaling: Factor of the change.
+        optimizer: Config of the optimizer.
+        schedulers: Configs of the schedules of its rate.
+        max_norm: Limit of the norm of all gradients of a task, or None.
+        batch_size: Images of a task in a step.
+        max_epochs: Passes over the images of a task.
+        seed: Of the hub.
+    """
+
+    targets: Sequence[str]
+    rank: int
+    optimizer: Mapping[str, Any]
+    schedulers: Sequence[Mapping[str, Any]] = ()
+    slices: Sequence[str] | None = 'qv'
+    scaling: float = 1.0
+    max_norm: float | None = None
+    batch_size: int = 64
+    max_epochs: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A LoRA that was trained.
+
+    Attributes:
+        task: What it learned.
+        weights: The LoRA.
+        head: Its head.
+        metrics: ``accuracy/top1`` on the images for validation in percent, and ``loss``, the mean over the images of
+            the last epoch.
+    """
+
+    task: Task
+    weights: LoRAWeights
+    head: Head
+    metrics: dict[str, float]
+
+
+def train_tasks(
+    frozen: Frozen, images: HubImages, tasks: Sequence[Task], recipe: Recipe, num_workers: int = 0
+) -> list[Trained]:
+    """Train a LoRA and a head for each task, all at once.
+
+    Args:
+        frozen: The backbone is plain before and afterwards.
+        images: All images.
+        tasks: At least one.
+        recipe: How.
+        num_workers: Processes that prepare images.
+
+    Returns:
+        One for each task.
+
+    Raises:
+        ValueError: A setting does not fit the backbone.
+    """
+    backbone = frozen.backbone
+    backbone.eval()  # mmpretrain's own return None
+    sites = select(recipe.targets, linear_names(backbone))
+    width = _feature_width(frozen, images, tasks[0])
+    fresh = [draw_lora(backbone, sites, recipe.rank, recipe.slices, recipe.scaling, _generator('lora', recipe, task))
+             for task in tasks]
+    attach_bank(backbone, fresh)
+    try:
+        freeze(backbone, adapter_parameter_names(backbone))
+        learners = [_Learner(frozen, place, task, width, recipe) for place, task in enumerate(tasks)]
+        banks = find_banks(backbone).values()
+        loader = load_images(images, _Requests(tasks, recipe), num_workers)
+        for step, data in zip(steps(tasks, recipe.seed, recipe.batch_size, recipe.max_epochs), loader, strict=True):
+            for bank in banks:
+                bank.zero_grad()
+            sizes = [len(part.images) for part in step]
+            with route(backbone, [part.place for part in step for _ in part.images]):
+                features = frozen.features(data)
+            losses = [learners[part.place].loss(part.images, own)
+                      for part, own in zip(step, features.split(sizes), strict=True)]
+            torch.stack(losses).sum().backward()
+            for part, loss in zip(step, losses, strict=True):
+                learners[part.place].step(loss.item(), len(part.images), part.epoch, part.ends)
+        accuracies = _validate(frozen, images, tasks, learners, recipe, num_workers)
+        return [Trained(task, take_adapter(backbone, place), learner.trained_head(),
+                        {'accuracy/top1': accuracy, 'loss': learner.mean_loss()})
+                for place, (task, learner, accuracy) in enumerate(zip(tasks, learners, accuracies, strict=True))]
+    finally:
+        detach_bank(backbone)
+
+
+class _Learner:
+    """Head, optimizer and schedules of one task."""
+
+    def __init__(self, frozen: Frozen, place: int, task: Task, width: int, recipe: Recipe) -> None:
+        like = next(frozen.backbone.parameters())
+        bound, generator = width**-0.5, _generator('head', recipe, task)
+        self.head = nn.Linear(width, len(task.classes), device='meta')
+        for name, shape in (('weight', (len(task.classes), width)), ('bias', (len(task.classes),))):
+            # torch's own start of a linear layer.
+            value = torch.empty(shape, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            setattr(self.head, name, nn.Parameter(value.to(device=like.device, dtype=dtype)))
+        self.labels = torch.tensor(task.train_labels, device=like.device)
+        self.member, self.max_norm = Member(frozen.backbone, place), recipe.max_norm
+        self.parameters = [*self.member.parameters.values(), *self.head.parameters()]
+        self.optimizer = OPTIMIZERS.build({**recipe.optimizer, 'params': self.parameters})
+        length = -(-len(task.train) // recipe.batch_size)
+        self.schedulers = [_build_schedule(one, self.optimizer, length) for one in recipe.schedulers]
+        self._losses: tuple[int, float, int] = (0, 0.0, 0)
+
+    def loss(self, places: Sequence[int], features: Tensor) -> Tensor:
+        return F.cross_entropy(self.head(features.to(self.head.weight.dtype)), self.labels[list(places)])
+
+    def step(self, loss: float, count: int, epoch: int, ends: bool) -> None:
+        self.member.take_gradients()
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        self.optimizer.step()
+        for parameter in self.head.parameters():
+            parameter.grad = None
+        for scheduler in self.schedulers:
+            if ends or not scheduler.by_epoch:
+                scheduler.step()
+        at, total, seen = self._losses
+        self._losses = (epoch, loss * count, count) if epoch != at else (at, total + loss * count, seen + count)
+
+    def mean_loss(self) -> float:
+        _, total, seen = self._losses
+        return total / max(seen, 1)
+
+    def trained_head(self) -> Head:
+        return Head(self.head.weight.detach().clone(), self.head.bias.detach().clone())
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """The images of each step."""
+
+    tasks: Sequence[Task]
+    recipe: Recipe
+
+    def __iter__(self) -> Iterator[list[tuple[Ref, int, int]]]:
+        recipe = self.recipe
+        for step in steps(self.tasks, recipe.seed, recipe.batch_size, recipe.max_epochs):
+            yield [(self.tasks[part.place].train[i], _image_seed(recipe, self.tasks[part.place]), part.epoch)
+                   for part in step for i in part.images]
+
+
+@torch.no_grad()
+def _validate(
+    frozen: Frozen, images: HubImages, tasks: Sequence[Task], learners: Sequence[_Learner], recipe: Recipe, workers: int
+) -> list[float]:
+    """Return the accuracy of each task, in percent."""
+    accuracies = []
+    for place, (task, learner) in enumerate(zip(tasks, learners, strict=True)):
+        seed = _image_seed(recipe, task)
+        batches = list(_chunks([(ref, seed, 0) for ref in task.val], recipe.batch_size))
+        hits: list[Tensor] = []
+        with route(frozen.backbone, place):
+            for data in load_images(images, batches, workers):
+                features = frozen.features(data)
+                hits.append(learner.head(features.to(learner.head.weight.dtype)).argmax(1).cpu())
+        correct = torch.cat(hits) == torch.tensor(task.val_labels)
+        accuracies.append(100 * correct.double().mean().item())
+    return accuracies
+
+
+@torch.no_grad()
+def _feature_width(frozen: Frozen, images: HubImages, task: Task) -> int:
+    (data,) = load_images(images, [[(task.train[0], 0, 0)]])
+    return frozen.features(data).shape[1]
+
+
+def _build_schedule(config: Mapping[str, Any], optimizer: torch.optim.Optimizer, epoch_length: int) -> Any:
+    config = dict(config)
+    if not config.pop('convert_to_iter_based', False):
+        return PARAM_SCHEDULERS.build({**config, 'optimizer': optimizer})
+    kind = PARAM_SCHEDULERS.get(config.pop('type'))
+    return kind.build_iter_from_epoch(optimizer=optimizer, epoch_length=epoch_length, **config)
+
+
+def _generator(what: str, recipe: Recipe, task: Task) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(f'hub {what}', recipe.seed, task.number))
+
+
+def _image_seed(recipe: Recipe, task: Task) -> int:
+    return derive_seed('hub images', recipe.seed, task.number)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,433 @@
+"""Making hubs: tasks, training of several at once, going on after a kill, and what tools and configs make of it."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.models import VisionTransformer
+from mmpretrain.registry import MODELS
+from tiny import call_tool, quick  # noqa: F401
+
+from mmlora.adapters import attach_bank, detach_bank, draw_lora, merge_lora, parameter_report, read_lora, route
+from mmlora.adapters.lora_weights import adapt_with
+from mmlora.apis import hub_job, hub_members
+from mmlora.apis import pretune_hub as module
+from mmlora.apis.hub_members import build_frozen
+from mmlora.apis.hub_plan import groups_to_do, hub_identity, settle_hub
+from mmlora.apis.hub_tasks import HubImages, build_sources, draw_task, steps
+from mmlora.apis.hub_training import Recipe, train_tasks
+from mmlora.apis.merge_adapters import import_published_hub
+from mmlora.apis.pretune_hub import HubPlan, HubRun, pretune_hub
+from mmlora.io.hub import LoRAHub
+from mmlora.io.lora_folder import read_lora_folder
+from mmlora.models import LoRACLIPClassifier
+from mmlora.models.backbones.skeleton import Skeleton
+from mmlora.randomness import derive_seed
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+CLASSES = 6
+BACKBONE = dict(type='mmpretrain.VisionTransformer', img_size=16, patch_size=8,
+                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24))
+
+
+@pytest.fixture(scope='session')
+def world(tmp_path_factory):
+    """Images of six classes of unequal size, and weights of a tiny ViT."""
+    folder, rng = tmp_path_factory.mktemp('hub_world'), np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / 'images' / f'c{label}').mkdir(parents=True)
+        for number in range(5 + label):
+            image = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            image[:, :, label % 3] += 40 * (1 + label // 3)
+            cv2.imwrite(str(folder / 'images' / f'c{label}' / f'{number}.png'), image)
+    torch.manual_seed(0)
+    model = VisionTransformer(**{key: value for key, value in BACKBONE.items() if key != 'type'})
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.2)
+    torch.save(model.state_dict(), folder / 'vit.pth')
+    return folder
+
+
+def make_cfg(world, root):
+    """The config of a hub of five LoRAs, in groups of two, of a second altogether."""
+    base = Config.fromfile(root / 'configs' / '_base_' / 'hub_runtime.py')
+    base.merge_from_dict(dict(
+        model=dict(backbone=dict(BACKBONE, init_cfg=dict(type='Pretrained', checkpoint=str(world / 'vit.pth')))),
+        data_preprocessor=dict(mean=[60, 60, 60], std=[40, 40, 40], to_rgb=True),
+        train_cfg=dict(max_epochs=3),
+        param_scheduler=dict(milestones=[2]),
+        hub=dict(rank=2, num_loras=5, n_way=3, together=2, batch_size=4, num_workers=0),
+    ))
+    base.hub_sources = [dict(name='toy', dataset=dict(
+        type='CustomDataset', data_root=str(world / 'images'), pipeline=PIPELINE))]
+    return base
+
+
+@pytest.fixture
+def cfg(world, root):
+    init_default_scope('mmpretrain')
+    return make_cfg(world, root)
+
+
+@pytest.fixture(scope='session')
+def sources(world, root):
+    init_default_scope('mmpretrain')
+    return build_sources(settle_hub(make_cfg(world, root)).hub.sources)
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob('*')) if path.is_file() and '.lock' not in path.name}
+
+
+def test_a_task_follows_from_its_number(sources):
+    tasks = [draw_task(sources, number, 7, 3) for number in range(20)]
+    assert draw_task(sources, 11, 7, 3) == tasks[11] != draw_task(sources, 11, 8, 3)
+    assert len({tuple(task.class_ids) for task in tasks}) > 10
+    for task in tasks:
+        assert task.classes == [f'c{k}' for k in task.class_ids] and len(set(task.class_ids)) == 3
+        for label, k in enumerate(task.class_ids):
+            own = [ref for ref, other in zip(task.train, task.train_labels, strict=True) if other == label]
+            val = [ref for ref, other in zip(task.val, task.val_labels, strict=True) if other == label]
+            assert len(own) == int(0.8 * (5 + k)) and own + val == [(0, *image) for image in sources[0].images[k]]
+
+
+def test_classes_of_several_sources(cfg, sources):
+    data = cfg.hub_sources[0].dataset
+    two = build_sources([dict(name='a', dataset=[data, data], classes=['c1', 'c4'])])
+    two.append(replace(sources[0], name='b', first=2))
+    assert [len(images) for images in two[0].images] == [12, 18]
+    one = [draw_task(two, number, 0, 2) for number in range(12)]
+    assert {task.source for task in one} == {'a', 'b'}
+    assert all(max(task.class_ids) < 2 if task.source == 'a' else min(task.class_ids) >= 2 for task in one)
+    assert {draw_task(two, number, 0, 4, across=True).source for number in range(12)} >= {'a+b'}
+    assert [own.first for own in build_sources([dict(name=n, dataset=data, classes=['c2']) for n in 'ab'])] == [0, 1]
+    with pytest.raises(ValueError, match='3-way tasks need at least 2 and at most the 2 classes of a'):
+        draw_task(two[:1], 0, 0, 3)
+    with pytest.raises(ValueError, match='has 1. images, of which train_fraction=0.05 leaves 0 to learn from and 1'):
+        draw_task(two, 0, 0, 2, 0.05)
+
+
+@pytest.mark.parametrize('classes, message', [
+    (['c9'], r"has no classes \['c9'\]: it has 6"), ([6], r'has no classes \[6\]'), (['c1', 'c1'], 'listed twice'),
+    ('lora_recycle/cub.json:test', r"write one behind the"),
+])
+def test_wrong_classes_are_refused(cfg, sources, classes, message):
+    with pytest.raises(ValueError, match=message):
+        build_sources([dict(cfg.hub_sources[0], classes=classes)])
+
+
+def test_batches_of_a_task_do_not_depend_on_the_others(sources):
+    tasks = [draw_task(sources, number, 0, 3) for number in range(4)]
+    together = list(steps(tasks, 0, 4, 3))
+    for place, task in enumerate(tasks):
+        own = [step[0] for step in steps([task], 0, 4, 3)]
+        assert [p.images for step in together for p in step if p.place == place] == [p.images for p in own]
+        for epoch in range(3):
+            seen = [p for p in own if p.epoch == epoch]
+            assert sorted(i for p in seen for i in p.images) == list(range(len(task.train)))
+            assert [p.ends for p in seen] == [False] * (len(seen) - 1) + [True]
+    assert len({len(task.train) for task in tasks}) > 1  # so that some end before others
+
+
+@pytest.fixture
+def double(cfg, sources):
+    """A frozen backbone in float64, tasks of unequal length, and a recipe in which everything takes part."""
+    frozen, _ = build_frozen(settle_hub(cfg), 'cpu')
+    frozen.backbone.double()
+    tasks = [draw_task(sources, number, 0, 3) for number in range(4)]
+    recipe = Recipe(['attn.qkv', 'ffn.layers.1'], 2, dict(type='AdamW', lr=0.01, weight_decay=0.1), max_norm=0.5,
+                    schedulers=[dict(type='MultiStepLR', milestones=[1, 2], gamma=0.5),
+                                dict(type='LinearLR', start_factor=0.5, end=4, by_epoch=False)],
+                    batch_size=4, max_epochs=3)
+    return frozen, HubImages(sources), tasks, recipe
+
+
+def same(first, second):
+    assert list(first.weights) == list(second.weights)
+    for key, pair in first.weights.items():
+        for own, other in zip(pair[:2], second.weights[key][:2], strict=True):
+            torch.testing.assert_close(own, other, rtol=0, atol=1e-10)
+    for own, other in zip(first.head, second.head, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-10)
+    assert first.metrics == pytest.approx(second.metrics, abs=1e-9)
+
+
+def test_together_is_one_at_a_time(double):
+    frozen, images, tasks, recipe = double
+    names = list(frozen.backbone.state_dict())
+    together = train_tasks(frozen, images, tasks, recipe)
+    for one in together:
+        same(one, train_tasks(frozen, images, [one.task], recipe)[0])
+    assert list(frozen.backbone.state_dict()) == names
+    first = next(iter(together[0].weights.values()))
+    assert first.b.abs().max() > 0.01 and not torch.equal(first.b, next(iter(together[1].weights.values())).b)
+
+
+def test_a_task_is_trained_as_by_hand(double):
+    """An ordinary adapted model with a head, torch's optimizer and a rate computed here."""
+    frozen, images, tasks, recipe = double
+    trained = train_tasks(frozen, images, tasks[:2], recipe)[1]
+    task, model = tasks[1], copy.deepcopy(frozen.backbone)
+    generators = [torch.Generator().manual_seed(derive_seed(f'hub {what}', 0, 1)) for what in ('lora', 'head')]
+    sites = [f'layers.{i}.{end}' for i in range(2) for end in ('attn.qkv', 'ffn.layers.1')]
+    layers = adapt_with(model, draw_lora(model, sites, 2, 'qv', 1.0, generators[0]))
+    head = nn.Linear(16, 3).double()
+    for parameter in head.parameters():
+        nn.init.uniform_(parameter, -0.25, 0.25, generator=generators[1])
+    learned = [p for layer in layers.values() for p in layer.adapter_parameters().values()] + list(head.parameters())
+    optimizer = torch.optim.AdamW(learned, weight_decay=0.1)
+    x = torch.stack([images[ref, 0, 0]['inputs'] for ref in task.train]).double()[:, [2, 1, 0]]
+    x, y = ((x - 60) / 40).float().double(), torch.tensor(task.train_labels)
+    losses = []
+    for number, (part, ) in enumerate(steps([task], 0, 4, 3)):
+        rate = 0.01 * 0.5 ** part.epoch * (0.5 + 0.5 * min(number, 3) / 3)
+        loss = F.cross_entropy(head(model(x[part.images])[-1]), y[part.images])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learned, 0.5)
+        optimizer.param_groups[0]['lr'] = rate
+        optimizer.step()
+        losses += [loss.item()] * len(part.images) if part.epoch == 2 else []
+    for key, pair in read_lora(model).items():
+        torch.testing.assert_close(trained.weights[key].a, pair.a, rtol=0, atol=1e-9)
+        torch.testing.assert_close(trained.weights[key].b, pair.b, rtol=0, atol=1e-9)
+    torch.testing.assert_close(trained.head.weight, head.weight.detach(), rtol=0, atol=1e-9)
+    assert trained.metrics['loss'] == pytest.approx(np.mean(losses), abs=1e-9)
+    val = torch.stack([images[ref, 0, 0]['inputs'] for ref in task.val]).double()[:, [2, 1, 0]]
+    hits = head(model((val - 60) / 40)[-1]).argmax(1) == torch.tensor(task.val_labels)
+    assert trained.metrics['accuracy/top1'] == pytest.approx(100 * hits.double().mean().item())
+
+
+@pytest.fixture(scope='session')
+def whole(world, root, tmp_path_factory):
+    """A hub that was made without a break. Not to be written to."""
+    return tmp_path_factory.mktemp('whole') / 'hub'
+
+
+@pytest.fixture
+def made(whole, cfg):
+    if not whole.exists():
+        pretune_hub(cfg, whole)
+    return whole
+
+
+def test_a_hub_is_made_and_computes_what_it_says(cfg, made, sources):
+    hub = LoRAHub.open(made)
+    assert len(hub) == 5 and hub.about['sources'] == ['toy'] and hub.about['n_way'] == 3
+    frozen, digest = build_frozen(settle_hub(cfg), 'cpu')
+    hub.check_base(digest)
+    images = HubImages(sources)
+    attach_bank(frozen.backbone, hub.adapters())
+    for place, name in enumerate(hub):
+        record = hub.records[name]
+        task = draw_task(images.sources, place, 0, 3)
+        assert (record['classes'], record['class_ids']) == (task.classes, task.class_ids)
+        assert record['normalization'] == dict(mean=[60, 60, 60], std=[40, 40, 40], to_rgb=True)
+        x = frozen.preprocessor(dict(inputs=[images[ref, 0, 0]['inputs'] for ref in task.val]))['inputs']
+        with route(frozen.backbone, place), torch.no_grad():
+            scores = F.linear(frozen.backbone(x)[-1], *hub.head(name))
+        hits = scores.argmax(1) == torch.tensor(task.val_labels)
+        assert record['metrics']['accuracy/top1'] == pytest.approx(100 * hits.double().mean().item())
+    detach_bank(frozen.backbone)
+
+
+def test_a_killed_hub_goes_on_and_is_the_same(cfg, made, tmp_path, monkeypatch):
+    """Killed between the two members of the second group, so that the group is trained again and one member is kept."""
+    count, write = [], hub_members.write_lora_folder
+
+    def die(*args):
+        count.append(args)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return write(*args)
+
+    monkeypatch.setattr(hub_members, 'write_lora_folder', die)
+    with pytest.raises(KeyboardInterrupt):
+        pretune_hub(cfg, tmp_path / 'hub')
+    monkeypatch.undo()
+    assert len(LoRAHub.open(tmp_path / 'hub')) == 2  # what was whole is a hub already
+    kept = (tmp_path / 'hub' / '00002' / 'mmlora.json').stat().st_mtime_ns
+    said = []
+    pretune_hub(cfg, tmp_path / 'hub', run=HubRun(say=said.append))
+    assert '5 LoRAs in 3 groups, 2 to do' in said[0]
+    assert (tmp_path / 'hub' / '00002' / 'mmlora.json').stat().st_mtime_ns == kept
+    found, wanted = files_of(tmp_path / 'hub'), files_of(made)
+    assert found == wanted and len(wanted) == 5 * 5 + 1
+
+
+def test_what_is_done_is_skipped_and_more_is_added(cfg, made, tmp_path, monkeypatch):
+    shutil.copytree(made, tmp_path / 'hub')
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'hub').glob('*/*')}
+    monkeypatch.setattr(module, 'train_groups', lambda *args: pytest.fail('there is nothing to do'))
+    report = pretune_hub(cfg, tmp_path / 'hub')
+    assert len(report.hub) == 5 and {path: path.stat().st_mtime_ns for path in before} == before
+    monkeypatch.undo()
+    assert len(pretune_hub(cfg, tmp_path / 'hub', num_loras=6).hub) == 6
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    (tmp_path / 'hub' / '00003' / 'head.safetensors').unlink()
+    with pytest.raises(FileNotFoundError, match='head.safetensors is missing'):
+        LoRAHub.open(tmp_path / 'hub').head('00003')
+
+
+def test_other_settings_need_another_folder(cfg, made):
+    cfg.hub.rank, cfg.hub.together, cfg.hub.num_loras = 3, 1, 99
+    settled = settle_hub(cfg)
+    with pytest.raises(ValueError, match="member '00000' of .* was made by other settings: hub.rank: 2, now 3. Give"):
+        groups_to_do(HubPlan(**settled.hub), hub_identity(settled), made)
+
+
+def test_groups_in_processes_of_their_own(cfg, made, tmp_path, monkeypatch):
+    """The engine is that of sweeps and tested there; here it runs what it is given in this process, but for one."""
+    def engine(launches, resources):
+        for number, launch in enumerate(launches):
+            if number != 1:
+                hub_job.main([launch.folder])
+                module.write_state(launch.folder, seconds=1.0)
+            else:
+                module.write_state(launch.folder, status='failed', reason='exit status 1', tail='no memory')
+            yield launch.folder
+
+    monkeypatch.setitem(module.ENGINES, 'ray', engine)
+    report = pretune_hub(cfg, tmp_path / 'hub', run=HubRun('ray'))
+    assert report.failed == {'00002-00003': ('exit status 1', 'no memory')}
+    assert list(report.hub) == ['00000', '00001', '00004']
+    report = pretune_hub(cfg, tmp_path / 'hub')
+    shutil.rmtree(tmp_path / 'hub' / '.groups')
+    assert not report.failed and files_of(tmp_path / 'hub') == files_of(made)
+    with pytest.raises(FileNotFoundError, match=r'has no job.json'):
+        hub_job.run_group(tmp_path)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(hub=dict(n_ways=5)), r"hub has no \['n_ways'\]"),
+    (dict(hub=dict(together=0)), 'hub.together must be a whole number of at least 1, got 0'),
+    (dict(hub=dict(train_fraction=1.0)), 'between 0 and 1, got 1.0'),
+    (dict(hub=dict(cache=True, num_workers=2)), 'needs num_workers=0, got 2'),
+    (dict(hub=dict(targets=[])), 'hub.targets is missing'),
+    (dict(optim_wrapper=dict(accumulative_counts=2)), 'optim_wrapper of a hub has optimizer'),
+    (dict(train_cfg=dict(by_epoch=True)), r'train_cfg of a hub is dict\(max_epochs=...\)'),
+    (dict(model=dict(backbone=dict(init_cfg=None))), 'needs weights, on which all LoRAs stand'),
+    (dict(hub_sources=None), 'the config of a hub needs hub_sources'),
+])
+def test_configs_that_cannot_be_used(cfg, change, message):
+    cfg.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        settle_hub(cfg)
+
+
+def test_a_training_that_diverges_writes_nothing(cfg, tmp_path):
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e30))
+    with pytest.raises(ValueError, match='not finite: the training has diverged'):
+        pretune_hub(cfg, tmp_path / 'hub', num_loras=1)
+    assert not list((tmp_path / 'hub').glob('0*/mmlora.json'))
+
+
+def test_the_tools(cfg, made, tmp_path, capsys):
+    cfg.dump(tmp_path / 'toy.py')
+    assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made, '--dry-run', '--num-loras', 9) == 0
+    assert '2 groups to do: 4-5, 6-7, 8-8' not in capsys.readouterr().out
+    assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made) == 0
+    assert '5 LoRAs, ' in capsys.readouterr().out
+    assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made, '--seed', 3) == 2
+    assert 'error: member' in capsys.readouterr().err
+    out = tmp_path / 'merged'
+    assert call_tool('merge_adapters', made, '--method', 'change', '--rank', 3, '--out', out) == 0
+    found, hub = read_lora_folder(out), LoRAHub.open(made)
+    for key, pair in merge_lora(hub.adapters(), 'change', rank=3).items():
+        assert torch.equal(found.weights[key].a, pair.a) and pair.rank == 3
+    assert found.head is None and len(found.record['merged']['sources']) == 5
+    again = tmp_path / 'again'
+    assert call_tool('merge_adapters', made / '00001', out, '--weights', 1, '--out', again) == 2
+    assert 'error: 2 adapters need 2 finite weights' in capsys.readouterr().err
+    record = json.loads((out / 'mmlora.json').read_text())
+    (out / 'mmlora.json').write_text(json.dumps({**record, 'base': dict(sha256='other')}))
+    assert call_tool('merge_adapters', made / '00001', out, '--out', again) == 2
+    assert "differs in the frozen weights: it has 'other'" in capsys.readouterr().err
+
+
+def test_a_published_hub_is_taken_over(golden, tmp_path, capsys):
+    """Into a CLIP whose features and logits are those of the published code."""
+    folder = golden / 'lora_recycle'
+    (tmp_path / 'published').mkdir()
+    for number in (0, 3):
+        shutil.copy(folder / 'tiny_lora_teacher_hubfile.safetensors',
+                    tmp_path / 'published' / f'lora_{number}.safetensors')
+        torch.save([7, 2, 5], tmp_path / 'published' / f'global_label_{number}.pth')
+    assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'hub', '--first', 64) == 0
+    hub = LoRAHub.open(tmp_path / 'hub')
+    assert list(hub) == ['00000', '00003'] and hub.records['00003']['class_ids'] == [71, 66, 69]
+    assert hub.classes(0) == ['class 7', 'class 2', 'class 5'] and hub.base_sha256 is None
+    torch.save({name: torch.from_numpy(value) for name, value in np.load(
+        folder / 'tiny_clip_vision_weights.npz').items()}, tmp_path / 'clip.pth')
+    model = MODELS.build(dict(
+        type='CLIPImageEncoder', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'clip.pth')), arch=dict(
+            image_size=32, patch_size=8, vision_width=32, vision_layers=4, vision_heads=4, embed_dim=16)))
+    model.init_weights()
+    model.double().eval()
+    wanted = np.load(folder / 'lora_forward.npz')
+    x = torch.from_numpy(wanted['x'])
+    # The weights were read into float32 and the factors were written so.
+    np.testing.assert_allclose(model(x)[-1].detach().numpy(), wanted['base_features'], rtol=0, atol=2e-5)
+    attach_bank(model, hub.adapters())
+    with route(model, [1, 0, 1]):
+        features = model(x)[-1]
+    np.testing.assert_allclose(features.detach().numpy(), wanted['lora_features'], rtol=0, atol=2e-5)
+    scores = features @ hub.head(0).weight.double().T + torch.from_numpy(np.load(folder / 'tiny_lora_teacher.npz')[
+        'head_bias'])
+    np.testing.assert_allclose(scores.detach().numpy(), wanted['lora_logits'], rtol=0, atol=5e-5)
+    with pytest.raises(ValueError, match=r'names the classes \[7, 5\], of the 3 that have names'):
+        import_published_hub(tmp_path / 'published', tmp_path / 'again', [0], [1], ['a', 'b', 'c'])
+    assert call_tool('import_hub', tmp_path / 'nowhere', tmp_path / 'again') == 2
+
+
+CONFIGS = ['vit-micro_glyphs', *(f'clip-vit-base-p{p}_{name}' for p in (16, 32) for name in (
+    'cifar-fs', 'mini-imagenet', 'cub', 'vgg-flower', 'mix'))]
+
+
+def test_every_config_of_a_hub_is_known(root):
+    assert {path.stem for path in (root / 'configs' / 'lora_recycle').glob('hub_*.py')} == {
+        f'hub_{name}-5way' for name in CONFIGS}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_configs_have_the_published_settings(root, name):
+    cfg = settle_hub(Config.fromfile(root / 'configs' / 'lora_recycle' / f'hub_{name}-5way.py'))
+    assert (cfg.hub.rank, cfg.hub.slices, cfg.hub.scaling, cfg.hub.n_way, cfg.hub.num_loras) == (4, 'qv', 1.0, 5, 100)
+    assert cfg.optim_wrapper.optimizer == dict(type='Adam', lr=1e-3) and cfg.optim_wrapper.clip_grad.max_norm == 50
+    with Skeleton():
+        model = MODELS.build(cfg.model.backbone)
+    if name.startswith('clip'):
+        assert cfg.hub.batch_size == 64 and cfg.model.backbone.arch == f'ViT-B/{name[len("clip-vit-base-p"):][:2]}'
+        sites = [site for site, layer in model.named_modules() if site.endswith('attn.qkv')]
+        count = sum(pair.a.numel() + pair.b.numel() for pair in draw_lora(model, sites, 4).values())
+        assert count == 147_456
+        assert all(source.classes.startswith('lora_recycle/') for source in cfg.hub.sources)
+
+
+def test_adapters_of_the_encoder_fit_the_classifier():
+    arch = dict(image_size=16, patch_size=8, vision_width=16, vision_layers=2, vision_heads=2, embed_dim=8,
+                text_width=8, text_layers=1, text_heads=1, context_length=8, vocab_size=20)
+    encoder = MODELS.build(dict(type='CLIPImageEncoder', arch=arch))
+    classifier = LoRACLIPClassifier(arch, encoder='none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']))
+    own = encoder.state_dict()
+    encoder.load_state_dict({name: value for name, value in classifier.state_dict().items() if name in own})
+    sites = ['visual.layers.1.attn.qkv']
+    weights = draw_lora(encoder, sites, 2)
+    x = torch.randn(2, 3, 16, 16)
+    for model in (encoder, classifier):
+        model.eval()
+        attach_bank(model, [weights, weights])
+    with route(encoder, [0, 1]), route(classifier, [0, 1]):
+        torch.testing.assert_close(encoder(x)[-1], classifier.encode_image(x))
+    assert parameter_report(encoder)
