@@ -166,7 +166,8 @@ def _set_test_dir(cfg: Config, work_dir: str | None, checkpoint: str) -> None:
     named, run = work_dir is None and not cfg.get('work_dir') and 'run_folder' in cfg, Path(checkpoint).parent
     set_work_dir(cfg, work_dir, settle_variables(cfg))
     if named and (run / POINTER).is_file() and run.resolve() != Path(cfg.work_dir).resolve():
-        cfg.work_dir = str(run / TESTS)  # The folder of a run of the tested data would get another run's log and config.
+        # The folder of a run on the tested data would get log and config of another run.
+        cfg.work_dir = str(run / TESTS)
 
 
 def _set_visualization(cfg: Config, **options: Any) -> None:

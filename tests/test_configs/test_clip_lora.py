@@ -127,7 +127,8 @@ FOLDER = 'work_dirs/clip-lora/vit-base-p16/dtd/'
     ({}, '16shots/seed1'), ({'shot': 4, 'randomness.seed': 3}, '4shots/seed3'), (dict(tune=True), '16shots/seed1_tune'),
     (dict(base_to_new=True), '16shots/seed1_base_to_new'),
     (dict(base_to_new=True, test_subset='base'), '16shots/seed1_test_subset-base_base_to_new'),
-    (dict(max_iters=700), '16shots/seed1'), (dict(shot=None, max_iters=9), 'fullshots/seed1'), (dict(data_root='/disk/sets'), '16shots/seed1'),
+    (dict(max_iters=700), '16shots/seed1'),
+    (dict(shot=None, max_iters=9), 'fullshots/seed1'), (dict(data_root='/disk/sets'), '16shots/seed1'),
 ])
 def test_where_runs_go(options, folder):
     cfg = settled_later(TRAINED['vit-base-p16', 'dtd'], options)
