@@ -11,7 +11,7 @@ and eq. 20 to merge. The learned tensors are ``rlrr_in`` (``scale_col`` of the p
 
 The change is applied to the weight and not to the activations: a layer that sees many tokens multiplies by the weight
 once that way, and not r + 1 times. The changed weight lives for the product alone and is formed again for the gradient,
-so that no second weight is kept (benchmarks/rlrr_linear.py).
+so that no second weight is kept (`python -m benchmarks --suite rlrr`).
 
 Deviation from the published code: ``init='identity'``, under which training starts from the function of the frozen
 layer. S_in is zero then. With S_out zero instead, a step of Adam would move the mask about 30 times less.

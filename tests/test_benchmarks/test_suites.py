@@ -13,6 +13,7 @@ OTHER_WORK = {
     'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
     'linear': {'frozen', 'fully trained'},
     'rlrr': {'frozen'},
+    'sparse': {'25% left out', '50% left out', '75% left out'},
 }
 
 
