@@ -1,15 +1,17 @@
 """What an adapter folder says of a run: model, base weights, preparation of images, labels, metrics; and its card."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..io.clip_card import model_card
-from ..io.clip_folder import write_folder
+from ..io.clip_folder import is_adapter_folder, read_folder, write_folder
 from ..io.clip_peft import Site
 from ..models.backbones.ranks import pretrained_checkpoint
 from ..models.clip import LoRACLIPClassifier
@@ -56,6 +58,10 @@ def write_run(
     if reason:
         raise ValueError(f'there is no adapter to write: {reason}')
     settings, location = describe_clip(model), base_location(cfg)
+    if location is None:
+        print_log(f'The config does not say where the frozen weights come from, so {folder} does not either: give them '
+                  'whenever it is loaded. Weights drawn at random are in the checkpoints of the run alone',
+                  'current', logging.WARNING)
     record = dict(
         version=__version__,
         model=settings,
@@ -80,7 +86,10 @@ def write_record(folder: str | Path, factors: Mapping[Site, tuple[Tensor, Tensor
 def base_location(cfg: Config) -> str | None:
     """Return where a config takes its frozen weights from, as it is written there, or None if it names none."""
     own = pretrained_checkpoint((cfg.get('model') or {}).get('init_cfg'))
-    return own or (None if cfg.get('resume') else cfg.get('load_from')) or None
+    start = None if cfg.get('resume') else cfg.get('load_from')
+    if own or not start:
+        return own
+    return read_folder(start).base['location'] if is_adapter_folder(start) else start
 
 
 def _factors(

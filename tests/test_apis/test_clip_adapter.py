@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mmlora.clip
+from mmlora.apis.records import sha256_of
 from mmlora.engine.clip_images import describe_images, is_known, published_steps
-from mmlora.engine.clip_record import why_no_folder, write_run
+from mmlora.engine.clip_record import base_location, why_no_folder, write_run
 from mmlora.io.clip_folder import read_folder
 from mmlora.io.clip_lora_file import labels_of, place_layers, read_published_lora
 from mmlora.models import LoRACLIPClassifier
@@ -432,6 +433,8 @@ class TestRun:
         assert 'val/accuracy/top1' in card and 'class0, class1, class2.' in card and 'iteration 10 of 10' in card
         [entry] = json.loads((tmp_path / 'test' / 'results.json').read_text())['results']
         assert entry['protocol']['selection'] == 'last iteration'
+        assert entry['checkpoint'] == dict(
+            name='adapter', sha256=sha256_of(run / 'adapter' / 'adapter_model.safetensors'))
 
     def test_exporting_the_checkpoint_gives_the_same_folder(self, tmp_path, run):
         config = run / 'tiny_clip.py'
@@ -455,6 +458,18 @@ class TestRun:
             tiny.call_tool('merge', run / 'tiny_clip.py', source, tmp_path / f'{name}.safetensors')
         first, second = (load_file(tmp_path / f'{name}.safetensors') for name in 'ab')
         assert tiny.differing(first, second) == []
+
+    def test_the_base_of_a_run_that_started_from_a_folder_is_that_of_the_folder(self, run):
+        base = str(run.parent / 'base.safetensors')
+        assert base_location(Config(dict(model=dict(), load_from=str(run / 'adapter')))) == base
+        assert base_location(Config(dict(model=dict(), load_from='x.pth'))) == 'x.pth'
+        assert base_location(Config(dict(model=dict(), load_from='x.pth', resume=True))) is None
+
+    def test_words_of_a_file_come_along(self, tmp_path):
+        (tmp_path / 'words.txt').write_text('\n'.join(clip_tiny.WORDS))
+        folder, *_ = make_folder(tmp_path / 'adapter', tokenizer=dict(
+            type='WordTokenizer', vocabulary=str(tmp_path / 'words.txt')))
+        assert read_folder(folder).record['tokenizer'] == clip_tiny.SMALL['tokenizer']
 
     def test_a_new_run_may_start_from_the_folder(self, tmp_path, images, run):
         base = run.parent / 'base.safetensors'
