@@ -93,7 +93,7 @@ def with_backbone() -> tuple[str, ...]:
 
 def short(name: str) -> str:
     """Return a test id."""
-    return re.sub(r'_(augreg-)?(in21k-pre_)?1xb\d+-\w+-(\d+e|\d+i-per-shot|by-shot)', '', name)
+    return re.sub(r'_(augreg-)?(in21k-pre_)?1xb\d+-\w+-(\d+e|\d+i-per-shot|by-shot)|_training-free', '', name)
 
 
 def distinct(key: Callable[[Config], Any], among: Iterable[str] | None = None) -> list[str]:

@@ -20,6 +20,11 @@ METHODS = {
     'layer-norm': ('LayerNorm', '_1xb32-cosine-300i-per-shot', ADAMW, {1: 300, 4: 1200, 16: 4800},
                    2 * (26 * 768 + 25 * 512)),
     'two-stage': ('2SFS', '_1xb32-cosine-300i-per-shot', ADAMW, {1: 300, 4: 1200, 16: 4800}, None),
+    'linear-probe': ('Linear probe', '_1xb32-cosine-100e', dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+                     {1: 100, 16: 100}, None),
+    'tip-adapter': ('Tip-Adapter', '_training-free', None, None, None),
+    'tip-adapter-f': ('Tip-Adapter-F', '_1xb256-cosine-20e',
+                      dict(type='AdamW', lr=1e-3, weight_decay=0.01, eps=1e-4), {1: 20, 16: 20}, None),
     'zero-shot': ('zero-shot', '', None, None, 0),
 }  # fmt: skip
 LEAVES = {(method, data): f'clip_lora/{method}_vit-base-p16{middle}_{data.replace("_", "-")}'
@@ -50,7 +55,8 @@ def test_a_name_says_what_the_config_holds():
             assert cfg.train_dataloader is None and cfg.shot == 0 and 'templates' not in cfg.model
         else:
             train = cfg.train_dataloader
-            assert (train.dataset.name, train.dataset.sampling, train.batch_size) == (data, 'clip_lora', 32)
+            assert (train.dataset.name, train.dataset.sampling) == (data, 'clip_lora')
+            assert train.batch_size == (256 if method == 'tip-adapter-f' else 32)
 
 
 @pytest.mark.parametrize('method', [method for method, row in METHODS.items() if row[2]])
@@ -65,7 +71,7 @@ def test_optimizer_and_length(method, data):
             length = 50
         assert cfg.optim_wrapper.optimizer == optimizer
         assert cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters')) == length
-        by_epoch = lengths is BY_EPOCHS
+        by_epoch = method in ('coop', 'clip-adapter', 'linear-probe', 'tip-adapter-f')
         assert cfg.default_hooks.checkpoint.by_epoch == cfg.log_processor.by_epoch == by_epoch
         assert length % cfg.default_hooks.checkpoint.interval == 0 or not by_epoch
         assert cfg.work_dir == f'work_dirs/{method}/vit-base-p16/{data}/{shot}shots/seed1'

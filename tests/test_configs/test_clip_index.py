@@ -48,7 +48,7 @@ def test_the_metafile_lists_every_config_once(root):
     assert sorted(map(config_of, META['Models'])) == sorted(catalogue.clip())
     for model in META['Models']:
         stem = config_of(model).split('/')[1]
-        assert model['Name'] == re.sub(r'_1xb32-cosine-(\d+i-per-shot|by-shot)', '', stem)
+        assert model['Name'] == re.sub(r'_1xb\d+-cosine-(\d+e|\d+i-per-shot|by-shot)|_training-free', '', stem)
     assert {model['In Collection'] for model in META['Models']} == {part['Name'] for part in META['Collections']}
     assert {part['README'] for part in META['Collections']} == {'configs/clip_lora/README.md'}
 
