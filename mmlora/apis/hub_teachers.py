@@ -1,16 +1,22 @@
 """The LoRAs of a hub as classifiers to invert: one frozen backbone, and the LoRA and head of one member at a time."""
 
+import copy
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
+from mmengine.config import Config
 from torch import Tensor
 
 from ..adapters import attach_bank, detach_bank
 from ..io.hub import LoRAHub
 from ..io.lora_folder import Head
+from ..models.backbones.ranks import pretrained_checkpoint
+from .hub_members import build_frozen
+from .variables import settle_variables
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class HubTeachers:
         backbone: Plain, with the weights that the members stand on.
         digest: Hash of these weights, as the hub knows it.
         neck: Takes and gives a tuple; None where there is none.
-        image_size: Height and width; by default what the backbone says.
+        image_size: Height and width, where the backbone does not say them.
         members: Names of the members; by default all.
 
     Raises:
@@ -83,9 +89,13 @@ class HubTeachers:
         unknown = sorted(set(members or ()) - set(hub))
         if unknown:
             raise ValueError(f'{hub.folder} has no member {unknown[0]!r}, it has {", ".join(list(hub)[:5])} ...')
-        image_size = image_size or getattr(backbone, 'img_size', None)
-        if image_size is None:
+        own = getattr(backbone, 'img_size', None)
+        if own is None and image_size is None:
             raise ValueError(f'a {type(backbone).__name__} does not say how large its images are: give image_size')
+        if own is not None and image_size is not None and tuple(own) != tuple(image_size):
+            raise ValueError(f'the backbone is made for images of {tuple(own)} pixels, not {tuple(image_size)}: set '
+                             'img_size in the config')
+        image_size = own or image_size
         self.hub, self.backbone, self.neck = hub, backbone, neck
         self.image_size = tuple(image_size)
         self.mean = tuple(value / 255 for value in hub.normalization['mean'])
@@ -111,3 +121,37 @@ class HubTeachers:
             yield HubClassifier(self.backbone, self.neck, found.head)
         finally:
             detach_bank(self.backbone)
+
+
+def open_teachers(
+    folder: str | os.PathLike,
+    cfg: Config,
+    device: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    members: Sequence[str] | None = None,
+) -> HubTeachers:
+    """Open a hub on the backbone of a config.
+
+    The config is named by the user, and not read from the hub: a hub is data, and building a model runs what its config
+    names.
+
+    Args:
+        folder: The hub.
+        cfg: Says what the backbone is and which weights it has, such as the config that the hub was made by.
+        device: Where the backbone lies; None takes a GPU where there is one.
+        image_size: As for :class:`HubTeachers`.
+        members: As for :class:`HubTeachers`.
+
+    Raises:
+        FileNotFoundError: There is no hub.
+        ValueError: The config names no weights, or the hub stands on others.
+    """
+    hub, cfg = LoRAHub.open(folder), copy.deepcopy(cfg)
+    if pretrained_checkpoint((cfg.get('model') or {}).get('backbone', {}).get('init_cfg')) is None:
+        raise ValueError(
+            "the config must give model.backbone init_cfg=dict(type='Pretrained', checkpoint=...): the weights that "
+            f'the LoRAs of {os.fspath(folder)} stand on'
+        )
+    settle_variables(cfg)
+    frozen, digest = build_frozen(cfg, device)
+    return HubTeachers(hub, frozen.backbone, digest, frozen.neck, image_size, members)

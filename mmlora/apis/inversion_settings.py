@@ -53,12 +53,10 @@ class InversionSettings:
             TypeError: A value has another type.
             ValueError: A value is out of range.
         """
-        for name in ('iterations',):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f'{name} must be a whole number, got {value!r}')
-            if value < 1:
-                raise ValueError(f'{name} must be at least 1, got {value}')
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int):
+            raise TypeError(f'iterations must be a whole number, got {self.iterations!r}')
+        if self.iterations < 1:
+            raise ValueError(f'iterations must be at least 1, got {self.iterations}')
         for name in ('lr', 'ce_weight', 'bn_weight', 'tv_weight', 'l2_weight', 'prune_start', 'jitter', 'flip'):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):

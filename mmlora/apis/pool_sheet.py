@@ -2,6 +2,7 @@
 
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def contact_sheet(
             draw.text((_LABEL + column * block + i * step, 4), head, fill='black')
     for row, label in enumerate(shown):
         top = 20 + row * step
-        draw.text((4, top + _SIDE // 2 - 6), pool.classes[label][:24], fill='black')
+        name = '\n'.join(textwrap.wrap(pool.classes[label], 22)[:4])
+        draw.multiline_text((4, top), name, fill='black')
         for column, image in enumerate(by_class[label][:columns]):
             pixels = pool.pixels(image)
             views = [pixels, *(_masked(pool, image, pixels, ratio) for ratio in ratios)]

@@ -12,9 +12,9 @@ from recycle_tiny import TinyPrior
 
 from mmlora.adapters import draw_lora
 from mmlora.apis.hub_teachers import HubTeachers
-from mmlora.apis.invert_hub import invert_hub
 from mmlora.apis.inversion import InversionSettings, LoRAInversion
 from mmlora.apis.inversion_terms import to_pixels
+from mmlora.apis.invert_hub import invert_hub
 from mmlora.apis.pool_sheet import contact_sheet
 from mmlora.io.hub import write_index
 from mmlora.io.lora_folder import Head, write_lora_folder
@@ -220,6 +220,8 @@ def test_folders_and_hubs_that_do_not_fit(teachers, tmp_path):
         HubTeachers(teachers.hub, teachers.backbone, 'f' * 64, members=['00007'])
     with pytest.raises(ValueError, match='does not say how large its images are'):
         HubTeachers(teachers.hub, torch.nn.Linear(2, 2), 'f' * 64)
+    with pytest.raises(ValueError, match=r'made for images of \(32, 32\) pixels, not \(64, 64\)'):
+        HubTeachers(teachers.hub, teachers.backbone, 'f' * 64, image_size=(64, 64))
     assert len(HubTeachers(teachers.hub, teachers.backbone, 'f' * 64, members=['00001']).members) == 1
 
 
