@@ -175,10 +175,29 @@ class FeatureCacheHook(Hook):
         runner.logger.info(f'{name}: features of {len(pairs) - len(missing)} of {len(pairs)} images are in '
                            f'{store.folder}')
         rank, processes = get_dist_info()
-        barrier()  # All have seen the same before anybody writes.
         share = missing[rank * len(missing) // processes : (rank + 1) * len(missing) // processes]
-        key_of_index = {_identity(index): key for key, index in share}
-        tell = lambda text: runner.logger.info(f'{name}: features of {text}')  # noqa: E731
+        barrier()  # All have looked before anybody writes.
+        self._encode(runner, name, store, model, loader, share, context)
+        barrier()
+        store.refresh()
+        left = [pair for pair in pairs if pair[0] not in store]
+        if left:
+            runner.logger.warning(f'{name}: {len(left)} features that other processes should have encoded are not in '
+                                  f'{store.folder}, so this one encodes them too. All processes should see one folder, '
+                                  'FeatureCacheHook(folder=...)')
+            self._encode(runner, name, store, model, loader, left, context)
+        if missing:
+            runner.logger.info(f'{name}: features of {len(missing)} images are encoded')
+        return torch.stack([store.get(view) for view in keys])
+
+    def _encode(
+        self, runner: Runner, name: str, store: FeatureStore, model: LoRACLIPClassifier, loader: DataLoader,
+        pairs: Sequence[tuple[str, int]], context: Callable[[], AbstractContextManager],
+    ) -> None:
+        keys = {_identity(index): key for key, index in pairs}
+
+        def tell(text: str) -> None:
+            runner.logger.info(f'{name}: features of {text}')
 
         def check(batch: Sequence[int], samples: Any) -> None:
             if samples is None:
@@ -186,18 +205,9 @@ class FeatureCacheHook(Hook):
             for index, sample in zip(batch, samples, strict=True):
                 check_samples(loader.dataset, index, sample)
 
-        for batch, features, _ in encode(model, loader, [index for _, index in share], context, tell, check):
-            store.add([key_of_index[_identity(index)] for index in batch], features)
+        for batch, features, _ in encode(model, loader, [index for _, index in pairs], context, tell, check):
+            store.add([keys[_identity(index)] for index in batch], features)
         store.flush()
-        barrier()
-        store.refresh()
-        lost = [key for key, _ in pairs if key not in store]
-        if lost:
-            raise ValueError(f'{len(lost)} features of {name} that other processes have encoded are not in '
-                             f'{store.folder}: all processes must see one folder, FeatureCacheHook(folder=...)')
-        if missing:
-            runner.logger.info(f'{name}: features of {len(missing)} images are encoded')
-        return torch.stack([store.get(view) for view in keys])
 
 
 def _key(images: ImageKeys, index: int) -> str:
