@@ -16,11 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mmlora.clip
+from mmlora.apis import train
 from mmlora.apis.records import sha256_of
 from mmlora.engine.clip_images import describe_images, is_known, published_steps
 from mmlora.engine.clip_record import base_location, why_no_folder, write_run
 from mmlora.io.clip_folder import read_folder
 from mmlora.io.clip_lora_file import labels_of, place_layers, read_published_lora
+from mmlora.io.clip_peft import own_tensors
 from mmlora.models import LoRACLIPClassifier
 from mmlora.models.clip.base_weights import base_sha256
 from mmlora.models.clip.settings import describe_clip
@@ -464,6 +466,17 @@ class TestRun:
         assert base_location(Config(dict(model=dict(), load_from=str(run / 'adapter')))) == base
         assert base_location(Config(dict(model=dict(), load_from='x.pth'))) == 'x.pth'
         assert base_location(Config(dict(model=dict(), load_from='x.pth', resume=True))) is None
+
+    def test_the_folder_holds_the_average_where_the_run_is_validated_by_it(self, tmp_path, run):
+        cfg = Config.fromfile(run / 'tiny_clip.py')
+        cfg.custom_hooks.insert(0, dict(type='EMAHook', momentum=0.3))
+        cfg.train_cfg.max_epochs, cfg.work_dir = 1, str(tmp_path / 'run')
+        train(cfg)
+        checkpoint = tiny.load(tmp_path / 'run' / 'epoch_1.pth')
+        average, last = checkpoint['state_dict'], checkpoint['ema_state_dict']
+        found = own_tensors(read_folder(tmp_path / 'run' / 'adapter').factors)
+        assert all(torch.equal(value, average[name]) for name, value in found.items())
+        assert any(not torch.equal(value, last[f'module.{name}']) for name, value in found.items())
 
     def test_words_of_a_file_come_along(self, tmp_path):
         (tmp_path / 'words.txt').write_text('\n'.join(clip_tiny.WORDS))

@@ -20,6 +20,8 @@ class ClassNamesHook(Hook):
     model win; they must be as many as those of the data set, and not the same in another order.
     """
 
+    priority = 'HIGH'  # Before EMAHook copies the model, whose buffers hold the tokens of the names.
+
     def before_run(self, runner: Runner) -> None:
         """Set the names.
 
