@@ -6,7 +6,9 @@ from .convert import convert_weights
 from .inversion import InversionSettings, LoRAInversion
 from .invert_hub import invert_hub
 from .merge import merge_checkpoint
+from .merge_adapters import import_published_hub, merge_adapter_folders
 from .pool_sheet import contact_sheet
+from .pretune_hub import pretune_hub
 from .rank_curve import rank_curve
 from .rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
 from .settle import settle_ranks
@@ -24,11 +26,14 @@ __all__ = [
     'check_lists',
     'contact_sheet',
     'convert_weights',
+    'import_published_hub',
     'invert_hub',
+    'merge_adapter_folders',
     'merge_checkpoint',
     'parse_budget',
     'prepare_test_cfg',
     'prepare_train_cfg',
+    'pretune_hub',
     'rank_curve',
     'ranks_from_checkpoint',
     'ranks_from_config',

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from .hub_members import train_groups
 from .sweep_job import follow_parent
@@ -32,7 +33,10 @@ def run_group(folder: str | os.PathLike) -> None:
     if state is None:
         raise FileNotFoundError(f'{folder} has no job.json: the folder of a group is made by tools/pretune_hub.py')
     with lock_folder(folder, LOCK, _WAIT):
-        train_groups(Config(state['config']), Path(state['hub']), [state['numbers']], state['device'], lambda _: None)
+        cfg = Config(state['config'])
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
+        train_groups(cfg, Path(state['hub']), [state['numbers']], state['device'], lambda _: None)
         write_state(folder, status=DONE)
 
 

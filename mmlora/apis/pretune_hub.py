@@ -38,7 +38,7 @@ class HubRun:
 
     Attributes:
         engine: ``'local'`` or ``'ray'``.
-        resources: Of the processes. Without Ray and with one worker all is done in this process.
+        resources: Of the processes. Without Ray, named GPUs and several workers all is done in this process.
         device: Where the backbone is; None takes a GPU where there is one.
         say: Gets a line about each group.
     """
@@ -98,7 +98,8 @@ def pretune_hub(
         total = -(-plan.num_loras // plan.together)
         run.say(f'{folder}: {plan.num_loras} LoRAs in {total} groups, {len(groups)} to do')
         report = HubReport()
-        separate = run.engine != 'local' or (run.resources.workers or 1) > 1
+        # A GPU that is named is one of a process, which sees no other.
+        separate = run.engine != 'local' or (run.resources.workers or 1) > 1 or run.resources.gpus
         (_run_apart if separate else _run_here)(cfg, folder, groups, run, report)
         if member_records(folder):
             report.hub = _index(cfg, folder, recipe)

@@ -1,7 +1,9 @@
 """Making hubs: tasks, training of several at once, going on after a kill, and what tools and configs make of it."""
 
 import copy
+import importlib
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -17,10 +19,9 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from tiny import call_tool, quick  # noqa: F401
 
-from mmlora.adapters import attach_bank, detach_bank, draw_lora, merge_lora, parameter_report, read_lora, route
+from mmlora.adapters import MERGES, attach_bank, detach_bank, draw_lora, merge_lora, parameter_report, read_lora, route
 from mmlora.adapters.lora_weights import adapt_with
 from mmlora.apis import hub_job, hub_members
-from mmlora.apis import pretune_hub as module
 from mmlora.apis.hub_members import build_frozen
 from mmlora.apis.hub_plan import groups_to_do, hub_identity, settle_hub
 from mmlora.apis.hub_tasks import HubImages, build_sources, draw_task, steps
@@ -32,6 +33,8 @@ from mmlora.io.lora_folder import read_lora_folder
 from mmlora.models import LoRACLIPClassifier
 from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.randomness import derive_seed
+
+module = importlib.import_module('mmlora.apis.pretune_hub')
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 CLASSES = 6
@@ -336,7 +339,7 @@ def test_a_training_that_diverges_writes_nothing(cfg, tmp_path):
 def test_the_tools(cfg, made, tmp_path, capsys):
     cfg.dump(tmp_path / 'toy.py')
     assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made, '--dry-run', '--num-loras', 9) == 0
-    assert '2 groups to do: 4-5, 6-7, 8-8' not in capsys.readouterr().out
+    assert '3 groups to do: 4-5, 6-7, 8-8' in capsys.readouterr().out
     assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made) == 0
     assert '5 LoRAs, ' in capsys.readouterr().out
     assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made, '--seed', 3) == 2
@@ -413,6 +416,19 @@ def test_configs_have_the_published_settings(root, name):
         count = sum(pair.a.numel() + pair.b.numel() for pair in draw_lora(model, sites, 4).values())
         assert count == 147_456
         assert all(source.classes.startswith('lora_recycle/') for source in cfg.hub.sources)
+
+
+def test_commands_of_the_page_name_what_exists(root):
+    page = (root / 'docs' / 'hub.md').read_text(encoding='utf-8')
+    lines = [line.split() for text in re.findall(r'^```bash\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+             for line in text.splitlines()]
+    assert len(lines) == 4
+    for _, tool, *words in lines:
+        text = (root / tool).read_text(encoding='utf-8')
+        assert all(f"'{word}'" in text for word in words if word.startswith('--'))
+        assert all((root / word).is_file() for word in words if word.startswith('configs/'))
+    table = page.split('| method |')[1].split('\n\n')[0]
+    assert re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE) == list(MERGES)
 
 
 def test_adapters_of_the_encoder_fit_the_classifier():
