@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         ratios = [*([0.0] if settings.prune_layers else []), *sorted(set(args.mask_ratios) - {0.0})]
         print(contact_sheet(pool, args.sheet or args.out / 'sheet.png', ratios))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0

@@ -21,7 +21,7 @@ from .variables import settle_variables
 
 @dataclass(frozen=True)
 class HubTeacher:
-    """A member of a hub, as :class:`mmlora.apis.invert_hub.Teacher` describes it."""
+    """A member of a hub, as :class:`mmlora.apis.teachers.Teacher` describes it."""
 
     name: str
     classes: Sequence[str]

@@ -1,60 +1,25 @@
 """From many LoRAs to one pool of synthetic images: what ``tools/invert.py`` calls."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
-
-import torch.nn as nn
 
 from ..adapters.token_masks import encode_mask, mask_of_record
 from ..adapters.token_pruning import check_ratio
 from ..adapters.token_sites import patch_grid
-from ..io.pool import INDEX, Pool, PoolImage, check_names, image_name, mask_key, write_image
+from ..io.pool import INDEX, Pool, PoolImage, image_name, mask_key, write_image
 from ..models.batch_norm_prior import BatchNormPrior
 from ..randomness import derive_seed
 from .inversion import Inverted, LoRAInversion, Progress
 from .inversion_settings import InversionSettings
+from .sweep_lock import lock_folder
+from .teachers import Teacher, Teachers, all_classes, check_teachers
 
+LOCK, UNFINISHED = '.pool.lock', 'unfinished'
 Say = Callable[[str], object]
-
-
-class Teacher(Protocol):
-    """A LoRA and what belongs to it: a member of a hub.
-
-    Attributes:
-        name: Its name in the hub.
-        classes: Names of the classes, in the order of the labels of its head.
-        class_ids: Their numbers in the hub, by which LoRAs share classes.
-        base: Hash of the frozen weights.
-    """
-
-    name: str
-    classes: Sequence[str]
-    class_ids: Sequence[int]
-    base: str | None
-
-
-class Teachers(Protocol):
-    """What images are made from: teachers on one backbone.
-
-    Attributes:
-        members: The teachers.
-        mean: Of the pixels in [0, 1] by which images are normalised, by channel.
-        std: Standard deviation of the same.
-        image_size: Height and width.
-    """
-
-    members: Sequence[Teacher]
-    mean: Sequence[float]
-    std: Sequence[float]
-    image_size: tuple[int, int]
-
-    def classifier(self, member: Teacher) -> AbstractContextManager[nn.Module]:
-        """Give the classifier of a member, for the length of a ``with`` block: images to logits."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +73,15 @@ def invert_hub(
     Raises:
         ValueError: An argument is out of range, LoRAs have other base weights, or the folder holds a pool that was made
             with other arguments.
+        RuntimeError: Another process is making the pool.
     """
-    settings, out = settings or InversionSettings(), Path(out)
+    settings, out, began = settings or InversionSettings(), Path(out), time.perf_counter()
     members = list(teachers.members)
-    _check_arguments(members, per_class, batch_size)
+    check_teachers(members)
+    if per_class < 1 or batch_size < 1:
+        raise ValueError(f'per_class={per_class} and batch_size={batch_size} must be at least 1')
     ratios = sorted({check_ratio('mask_ratios', ratio) for ratio in mask_ratios} - {0.0})
-    classes = dict(sorted(pair for member in members for pair in zip(member.class_ids, member.classes, strict=True)))
+    classes = all_classes(members)
     grid = _grid(teachers, members[0], ratios, settings)
     about = dict(
         settings=settings.to_dict(),
@@ -129,62 +97,58 @@ def invert_hub(
         base=members[0].base,
         loras=[member.name for member in members],
     )
-    pool = _begin(Pool(out, about, list(classes.values()), list(classes), []))
-    places = {class_id: place for place, class_id in enumerate(classes)}
-    batches = [
-        batch for i, member in enumerate(members) for batch in _batches(i, len(member.classes), per_class, batch_size)
-    ]
-    done = {image.file for image in pool.images}
-    names = {batch: _files(batch, members[batch.member], places) for batch in batches}
-    left = [batch for batch in batches if not done.issuperset(names[batch])]
-    if len(left) < len(batches):
-        say(f'{out} holds {len(batches) - len(left)} of {len(batches)} batches already: going on')
-    inversion, began = LoRAInversion(settings, prior), time.perf_counter()
-    for number, batch in enumerate(left):
-        member = members[batch.member]
-        own_seed = derive_seed('invert hub', seed, member.name, batch.number)
-        state_file = out / 'unfinished' / f'{batch.member:04d}_{batch.number:03d}.safetensors'
-        where = f'{member.name} ({batch.member + 1} of {len(members)}), batch {batch.number + 1}'
-        with teachers.classifier(member) as classifier:
-            result = inversion(
-                classifier,
-                [label for label, _ in batch.items],
-                teachers.image_size,
-                teachers.mean,
-                teachers.std,
-                own_seed,
-                state_file,
-                save_every,
-                lambda p, where=where, number=number: say(_line(p, where, len(left) - number - 1)),
-                report_every,
-            )
-        images = _write(
-            out, batch, member, places, names[batch], result, _masks(result, settings, ratios, grid), own_seed
-        )
-        known = [image for image in pool.images if image.file not in names[batch]]
-        pool = replace(pool, images=[*known, *images])
+    new = Pool(out, about, list(classes.values()), list(classes), [])
+    _refuse_other(new)
+    with lock_folder(out, LOCK):
+        pool = _refuse_other(new)  # Again: another process may have been at it until now.
         pool.save()
-        state_file.unlink(missing_ok=True)
-        right = sum(image.correct for image in images)
-        say(f'{where}: {right} of {len(images)} images are taken for their class')
-    if (out / 'unfinished').is_dir():
-        (out / 'unfinished').rmdir()
+        batches = [
+            batch
+            for i, member in enumerate(members)
+            for batch in _batches(i, len(member.classes), per_class, batch_size)
+        ]
+        done = {image.file for image in pool.images}
+        files = {batch: _files(batch, members[batch.member], pool) for batch in batches}
+        left = [batch for batch in batches if not done.issuperset(files[batch])]
+        if len(left) < len(batches):
+            say(f'{out} holds {len(batches) - len(left)} of {len(batches)} batches already: going on')
+        inversion = LoRAInversion(settings, prior)
+        for number, batch in enumerate(left):
+            member = members[batch.member]
+            own_seed = derive_seed('invert hub', seed, member.name, batch.number)
+            state_file = out / UNFINISHED / f'{batch.member:04d}_{batch.number:03d}.safetensors'
+            where = f'{member.name} ({batch.member + 1} of {len(members)}), batch {batch.number + 1}'
+            with teachers.classifier(member) as classifier:
+                result = inversion(
+                    classifier,
+                    [label for label, _ in batch.items],
+                    teachers.image_size,
+                    teachers.mean,
+                    teachers.std,
+                    own_seed,
+                    state_file,
+                    save_every,
+                    lambda p, where=where, number=number: say(_line(p, where, len(left) - number - 1)),
+                    report_every,
+                )
+            masks = _masks(result, settings, ratios, grid)
+            images = _write(pool, batch, member, files[batch], result, masks, own_seed)
+            known = [image for image in pool.images if image.file not in files[batch]]
+            pool = replace(pool, images=[*known, *images])
+            pool.save()
+            state_file.unlink()
+            right = sum(image.correct for image in images)
+            say(f'{where}: {right} of {len(images)} images are taken for their class')
+        _clean(out)
     say(f'{len(pool.images)} images of {len(classes)} classes in {out}, {time.perf_counter() - began:.0f} s')
     return pool
 
 
-def _check_arguments(members: Sequence[Teacher], per_class: int, batch_size: int) -> None:
-    if not members:
-        raise ValueError('the hub has no LoRAs to invert')
-    if per_class < 1 or batch_size < 1:
-        raise ValueError(f'per_class={per_class} and batch_size={batch_size} must be at least 1')
-    check_names(member.name for member in members)
-    other = [member.name for member in members if member.base != members[0].base]
-    if other:
-        raise ValueError(
-            f'{", ".join(other[:5])} belong to other base weights than {members[0].name}: invert LoRAs of one backbone '
-            'at a time'
-        )
+def _clean(out: Path) -> None:
+    """Remove what is needed no more, and what a kill in the middle of a write has left."""
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    for file in out.rglob('.*.tmp'):
+        file.unlink()
 
 
 def _grid(
@@ -201,11 +165,11 @@ def _grid(
     return [rows, columns]
 
 
-def _begin(new: Pool) -> Pool:
+def _refuse_other(new: Pool) -> Pool:
     """Return the pool in a folder, as far as it is made.
 
     Args:
-        new: It before anything was made.
+        new: It before anything was made, which is returned where the folder holds nothing.
 
     Raises:
         ValueError: It was made with other arguments, or the folder holds something else.
@@ -221,9 +185,8 @@ def _begin(new: Pool) -> Pool:
                 f'{now.get(other[0])!r}): choose another folder, or give the same'
             )
         return pool
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not path.name.startswith('.') for path in out.iterdir())):
         raise ValueError(f'{out} exists and is no pool: choose an empty folder')
-    new.save()
     return new
 
 
@@ -234,10 +197,10 @@ def _batches(member: int, num_classes: int, per_class: int, batch_size: int) -> 
         yield _Batch(member, number, tuple(items[start : start + batch_size]))
 
 
-def _files(batch: _Batch, member: Teacher, places: Mapping[int, int]) -> list[str]:
+def _files(batch: _Batch, member: Teacher, pool: Pool) -> list[str]:
+    places = [pool.class_ids.index(class_id) for class_id in member.class_ids]
     return [
-        image_name(places[member.class_ids[label]], member.classes[label], member.name, label, number)
-        for label, number in batch.items
+        image_name(places[label], member.classes[label], member.name, label, number) for label, number in batch.items
     ]
 
 
@@ -253,10 +216,9 @@ def _masks(
 
 
 def _write(
-    out: Path,
+    pool: Pool,
     batch: _Batch,
     member: Teacher,
-    places: Mapping[int, int],
     names: Sequence[str],
     result: Inverted,
     masks: Mapping[str, Sequence[str]],
@@ -265,11 +227,11 @@ def _write(
     """Write the images of a batch and return their entries."""
     entries = []
     for i, (name, (label, _)) in enumerate(zip(names, batch.items, strict=True)):
-        write_image(out, name, result.images[i])
+        write_image(pool.folder, name, result.images[i])
         entries.append(
             PoolImage(
                 name,
-                places[member.class_ids[label]],
+                pool.class_ids.index(member.class_ids[label]),
                 member.name,
                 label,
                 round(float(result.losses[i]), 6),

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from mmlora.adapters import draw_lora
 from mmlora.apis.hub_teachers import HubTeachers
 from mmlora.apis.inversion import InversionSettings, LoRAInversion
 from mmlora.apis.inversion_terms import to_pixels
-from mmlora.apis.invert_hub import invert_hub
+from mmlora.apis.invert_hub import LOCK, invert_hub
 from mmlora.apis.pool_sheet import contact_sheet
+from mmlora.apis.sweep_lock import lock_folder
 from mmlora.io.hub import write_index
 from mmlora.io.lora_folder import Head, write_lora_folder
 from mmlora.io.pool import Pool, PoolImage
@@ -70,7 +73,8 @@ def pool(teachers, prior, tmp_path_factory):
 
 
 def content(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+    files = [p for p in folder.rglob('*') if p.is_file() and p.name != LOCK]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 def test_the_pool(pool):
@@ -81,7 +85,7 @@ def test_the_pool(pool):
     assert {(i.lora, i.lora_label): i.gt_label for i in pool.images} == {
         ('00000', 0): 1, ('00000', 1): 0, ('00001', 0): 0, ('00001', 1): 2}  # fmt: skip
     assert all((pool.folder / i.file).is_file() for i in pool.images)
-    assert {p.name for p in pool.folder.iterdir()} == {'index.json', 'images'}
+    assert {p.name for p in pool.folder.iterdir()} == {'index.json', 'images', LOCK}
     assert pool.about['image_size'] == [32, 32] and pool.about['grid'] == [4, 4] and pool.about['base'] == 'f' * 64
     pool.require(3)
     with pytest.raises(ValueError, match="4 images of each class are needed, but .* has 3 of class 'class a'"):
@@ -142,6 +146,9 @@ def test_a_killed_call_goes_on_and_writes_the_same(pool, teachers, prior, tmp_pa
     with pytest.raises(KilledError):
         make(teachers, tmp_path / 'p', prior=prior, save_every=1, report_every=2, say=say)
     assert (tmp_path / 'p' / 'unfinished').is_dir()
+    for place in ('unfinished', 'images'):  # A kill in the middle of a write leaves its temporary file.
+        if (tmp_path / 'p' / place).is_dir():
+            (tmp_path / 'p' / place / '.half.0.tmp').write_text('x')
     again = make(teachers, tmp_path / 'p', prior=prior, save_every=1)
     assert dataclasses.replace(again, folder=pool.folder) == pool
     assert content(tmp_path / 'p') == content(pool.folder)
@@ -199,6 +206,7 @@ class Others:
 @pytest.mark.parametrize('changes, options, message', [
     (dict(base='e' * 64), {}, '00001 belong to other base weights than 00000'),
     (dict(name='00000'), {}, "several LoRAs are named '00000'"),
+    (dict(class_ids=(7, 3)), {}, "class 7 is 'class b' in 00001 and 'class a' in another LoRA"),
     ({}, dict(per_class=0), 'per_class=0 and batch_size=4 must be at least 1'),
     ({}, dict(batch_size=0), 'batch_size=0'),
     ({}, dict(mask_ratios=[1.0]), r'mask_ratios must lie in \[0, 1\), got 1.0: at 1 no patch'),
@@ -208,6 +216,11 @@ def test_what_cannot_be_inverted(teachers, tmp_path, changes, options, message):
     with pytest.raises(ValueError, match=message):
         make(Others(teachers, **changes), tmp_path / 'p', **options)
     assert not (tmp_path / 'p').exists()
+
+
+def test_one_process_makes_a_pool(teachers, tmp_path):
+    with lock_folder(tmp_path / 'p', LOCK), pytest.raises(RuntimeError, match='is in use by process'):
+        make(teachers, tmp_path / 'p')
 
 
 def test_folders_and_hubs_that_do_not_fit(teachers, tmp_path):
@@ -265,3 +278,26 @@ def test_damaged_images(pool, tmp_path):
 def test_pixels_of_a_normalised_image():
     x = torch.tensor([[[[-2.5, 2.5]], [[0.0, 9.0]], [[-9.0, 1.0]]]])
     assert to_pixels(x, (0.5,) * 3, (0.2,) * 3).flatten().tolist() == pytest.approx([0, 1, 0.5, 1, 0, 0.7])
+
+
+DOCS = (Path(__file__).resolve().parents[2] / 'docs' / 'inversion.md').read_text(encoding='utf-8')
+
+
+def test_the_program_of_the_page_runs():
+    (program,) = [text for text in re.findall(r'^```python\n(.*?)^```$', DOCS, re.M | re.S) if 'TokenPruning' in text]
+    names = {}
+    exec(program, names)
+    assert names['keep'].sum(1).tolist() == [12, 12] and names['features'].shape == (2, 192)
+
+
+def test_the_page_names_every_option_and_default():
+    tool = (Path(__file__).resolve().parents[2] / 'tools' / 'invert.py').read_text()
+    known = set(re.findall(r"'--([a-z-]+)'", tool)) | {name.replace('_', '-') for name in InversionSettings().to_dict()}
+    named = set(re.findall(r'--([a-z0-9]+(?:-[a-z]+)*)', DOCS)) - {'work-dir', 'suite', 'clock', 'rounds', 'num-loras'}
+    assert named <= known and {name.replace('_', '-') for name in InversionSettings().to_dict()} <= named
+    settings = InversionSettings()
+    for names, values in re.findall(r'^\| (`--.*?) \| (.*?) \|', DOCS, re.M):
+        for name, value in zip(re.findall(r'--([a-z0-9-]+)', names), values.split(', '), strict=False):
+            own = getattr(settings, name.replace('-', '_'), None)
+            if isinstance(own, float | int) and not isinstance(own, bool):
+                assert own == float(value)
