@@ -32,7 +32,7 @@ def test_stock_parts_become_resumable_ones(cfg):
     assert done.train_dataloader.dataset.dataset.type == 'CustomDataset'
     assert done.val_dataloader.sampler.type == 'DefaultSampler'
     assert done.default_hooks.checkpoint == dict(type='mmlora.CheckpointHook', interval=1)
-    assert hooks(done) == ['mmlora.StepSeedHook', 'mmlora.ProtocolHook', 'mmlora.StrictLoadHook']
+    assert hooks(done) == [f'mmlora.{name}' for name in ('StepSeedHook', 'StartTrainingHook', 'ProtocolHook', 'StrictLoadHook')]
     assert done.work_dir == 'work_dirs/tiny_vit'
 
 
@@ -56,7 +56,9 @@ def test_what_the_user_chose_stays(cfg):
     assert done.train_cfg.type == 'MyLoop'
     assert done.train_dataloader.sampler.type == 'my.EpisodeSampler'
     assert done.default_hooks.checkpoint is None
-    assert hooks(done) == ['StrictLoadHook', 'other.CheckpointHook', 'mmlora.StepSeedHook', 'mmlora.ProtocolHook']
+    assert hooks(done) == [
+        'StrictLoadHook', 'other.CheckpointHook', 'mmlora.StepSeedHook', 'mmlora.StartTrainingHook', 'mmlora.ProtocolHook'
+    ]
     assert done.custom_hooks[0]['fine_tune'] is False
 
 
