@@ -58,6 +58,10 @@ def train_ordinary(frozen: Frozen, images: HubImages, task: Task, recipe: Recipe
         F.cross_entropy(head(own.features(data)), labels[part.images]).backward()
         nn.utils.clip_grad_norm_(learned, recipe.max_norm)
         optimizer.step()
+    with torch.no_grad():  # Banks validate, too.
+        for start in range(0, len(task.val), recipe.batch_size):
+            (data,) = load_images(images, [[(ref, 0, 0) for ref in task.val[start : start + recipe.batch_size]]])
+            head(own.features(data)).argmax(1)
     return read_lora(model)
 
 
@@ -106,11 +110,13 @@ def main() -> None:
     print(f'{Path(args.config).stem}, batch {recipe.batch_size}, {recipe.max_epochs} epochs of '
           f'{len(tasks[0].train)} images; {where}, torch {torch.__version__}, {torch.get_num_threads()} threads, '
           f'{args.clock} time, best of {args.rounds}')
-    print('| way | LoRAs per minute | ratio | largest difference of the factors |\n|---|---|---|---|')
+    print('| way | LoRAs per minute | ratio | largest difference of B | largest B |\n|---|---|---|---|---|')
     for name, spent in best.items():
         both = zip(found[name], found[ORDINARY], strict=True)
         difference = max((own[key].b - pair.b).abs().max().item() for own, other in both for key, pair in other.items())
-        print(f'| {name} | {60 * len(tasks) / spent:.1f} | {best[ORDINARY] / spent:.2f} | {difference:.1e} |')
+        largest = max(pair.b.abs().max().item() for own in found[name] for pair in own.values())
+        print(f'| {name} | {60 * len(tasks) / spent:.1f} | {best[ORDINARY] / spent:.2f} | {difference:.1e} | '
+              f'{largest:.1e} |')
 
 
 if __name__ == '__main__':
