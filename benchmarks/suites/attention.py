@@ -235,7 +235,7 @@ def growing(shape: Shape, device: torch.device, name: str, sizes: list[int], rou
         layer = ours(plain, 0.0, size if name == 'rank' else RANK)
         learned = list(layer.adapter_parameters().values())
         cases[size] = step(str(size), attend(layer), x, learned, frozen_tensors(layer))
-    return Growth(f'{shape.name}: ours, forward and backward', name, cases, rounds)
+    return Growth(f'{shape.name}: ours, forward and backward, growing {name}', name, cases, rounds)
 
 
 def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
