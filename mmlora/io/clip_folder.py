@@ -11,7 +11,9 @@ Real peft loads the folder onto transformers' ``CLIPModel``; a folder that peft 
 a folder is ever run.
 """
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from ..adapters.scaling import resolve_scaling
 from .atomic import write_bytes, write_text
 from .clip_peft import Factors, Site, own_tensors, peft_config, peft_tensors, read_peft_config, read_peft_tensors
 from .reader import read_checkpoint
@@ -36,6 +39,9 @@ SETTINGS = {
     'logit_scale': (str, int, float),
 }  # fmt: skip
 """What ``model`` of ``mmlora.json`` must hold, and of which type."""
+
+PARTS = {'base': ('sha256', 'location'), 'images': ('steps', 'mean', 'std', 'to_rgb'), 'tokenizer': ('type',)}
+"""Other parts of ``mmlora.json``, and what each must hold."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,10 @@ def write_folder(
     config = peft_config(
         factors, model['alpha'], model['scaling'], model['factor'], model.get('dropout'), base_name
     )
-    write_bytes(folder / WEIGHTS, save(peft_tensors(factors), metadata={'format': 'pt'}))
-    write_text(folder / RECORD, json.dumps(dict(format=FORMAT, **record), indent=2, allow_nan=False) + '\n')
+    weights = save(peft_tensors(factors), metadata={'format': 'pt'})
+    record = dict(format=FORMAT, weights=hashlib.sha256(weights).hexdigest(), **record)
+    write_bytes(folder / WEIGHTS, weights)
+    write_text(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + '\n')
     write_text(folder / CARD, card)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + '\n')
     return folder
@@ -162,6 +170,20 @@ def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder:
     for name, kinds in SETTINGS.items():
         if not isinstance(model, dict) or name not in model or not isinstance(model[name], kinds):
             raise ValueError(f'{where}: {name} of model is missing or of a wrong type: export the folder again')
+    for name, keys in PARTS.items():
+        part = record.get(name)
+        if not isinstance(part, dict) or not set(keys) <= set(part):
+            raise ValueError(f'{where}: {name} must hold {", ".join(keys)}, got {part!r}: export the folder again')
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    if record.get('weights') != found:
+        raise ValueError(
+            f'{where} is about factors with the sha256 {record.get("weights")}, and those of {WEIGHTS} have {found}: they '
+            f'do not belong together. Export the folder again, or delete {RECORD} where another program wrote the factors'
+        )
+    factor = resolve_scaling(model['scaling'], model['alpha'], model['rank'])
+    if not math.isclose(factor, model['factor'], rel_tol=1e-6):
+        raise ValueError(f'{where} has factor={model["factor"]!r}, and scaling={model["scaling"]!r} with alpha='
+                         f'{model["alpha"]!r} gives {factor!r}: export the folder again')
     for name in ('encoder', 'params', 'layers', 'rank', 'factor'):
         one, other = model[name], of_peft[name]
         same = abs(one - other) <= 1e-6 * abs(other) if name == 'factor' else one == other

@@ -32,6 +32,9 @@ REFUSED = {
 }  # fmt: skip
 """Fields of peft that mean something else than LoRA of one rank, and what."""
 
+PLAIN_INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal', 'mica')
+"""``init_lora_weights`` that leave the base model as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract from it."""
+
 _KEY = re.compile(
     rf'(?:{re.escape(PREFIX)})?(vision_model|text_model)\.encoder\.layers\.(\d+)\.self_attn\.'
     r'(q_proj|k_proj|v_proj|out_proj)\.lora_([AB])(?:\.default)?\.weight'
@@ -183,6 +186,12 @@ def read_peft_config(config: Mapping[str, Any], factors: Factors, where: str) ->
             raise ValueError(f'{where} has {field}={config[field]!r} ({meaning}), which LoRACLIP does not have')
     if config.get('bias', 'none') != 'none':
         raise ValueError(f'{where} has bias={config["bias"]!r}, biases that learned, which LoRACLIP does not have')
+    init = config.get('init_lora_weights')
+    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
+        raise ValueError(
+            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors do not belong to '
+            "those of the CLIP: convert it by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
     ranks = {int(a.shape[0]) for a, _ in factors.values()}
     rank, alpha = config.get('r'), config.get('lora_alpha')
     if ranks != {rank}:

@@ -106,6 +106,7 @@ class TestPeft:
         'biases': (dict(bias='lora_only'), "bias='lora_only'"),
         'another rank': (dict(r=5), r'has r=5, and its factors have the ranks \[2\]'),
         'no alpha': (dict(lora_alpha=None), 'lora_alpha=None'),
+        'other base weights': (dict(init_lora_weights='pissa_niter_4'), "'pissa_niter_4', which changes the base weights"),
         'another alpha than the record': (dict(lora_alpha=3), 'do not belong together'),
     }
 
@@ -220,6 +221,34 @@ class TestFolder:
         else:
             (folder / name).write_text(text)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
+            read_folder(folder)
+
+    CHANGED = {
+        'another alpha': (dict(model=dict(alpha=4.0)), "scaling='alpha/sqrt.*alpha=4.0 gives 2.82"),
+        'an unknown scaling': (dict(model=dict(scaling='alpha')), "unknown scaling 'alpha'"),
+        'no statistics': (dict(images=dict(_delete='mean')), 'images must hold steps, mean, std, to_rgb, got'),
+        'no place': (dict(base=dict(_delete='location')), 'base must hold sha256, location, got'),
+        'no tokenizer': (dict(tokenizer=dict(_delete='type')), 'tokenizer must hold type, got'),
+    }
+
+    @pytest.mark.parametrize('case', CHANGED)
+    def test_a_record_that_contradicts_itself_is_refused(self, tmp_path, case):
+        changes, message = self.CHANGED[case]
+        folder, *_ = make_folder(tmp_path / 'adapter')
+        record = json.loads((folder / 'mmlora.json').read_text())
+        for part, change in changes.items():
+            record[part].update(change)
+            record[part].pop(change.get('_delete'), None)
+        (folder / 'mmlora.json').write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=message):
+            read_folder(folder)
+
+    def test_factors_of_another_run_are_noticed(self, tmp_path):
+        """As a kill leaves them that comes between two files."""
+        folder, other = (make_folder(tmp_path / name, lora_alpha=2)[0] for name in 'ab')
+        tensors = {key: value + 1 for key, value in load_file(other / 'adapter_model.safetensors').items()}
+        save_file(tensors, str(folder / 'adapter_model.safetensors'))
+        with pytest.raises(ValueError, match='is about factors with the sha256 .* do not belong together'):
             read_folder(folder)
 
     def test_a_folder_builds_nothing_but_known_parts(self, tmp_path):
