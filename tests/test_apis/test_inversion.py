@@ -114,6 +114,21 @@ def test_a_killed_run_goes_on_and_gives_the_same_images(classifier, prior, tmp_p
         invert(LoRAInversion(settings, prior), classifier, seed=5, state_file=path)
 
 
+def test_the_best_images_of_before_a_kill_are_kept(classifier, prior, tmp_path):
+    golden, path = arrays('inversion_prune3_fixed'), tmp_path / 'state.safetensors'
+
+    def kill(progress):
+        if progress.step == 7:
+            raise KilledError
+
+    inversion, options = Golden(InversionSettings(**SHORT), prior), dict(state_file=path, save_every=1, report_every=1)
+    with pytest.raises(KilledError):
+        invert(inversion, classifier, report=kill, **options)
+    found = invert(inversion, classifier, **options)
+    assert found.step == int(golden['best_iteration']) == 5
+    torch.testing.assert_close(found.images, golden['image_at_best_iteration'], **EXACT)
+
+
 def test_images_are_made_for_their_classes_and_stay_pixels(classifier):
     settings = InversionSettings(iterations=60, jitter=0.0, flip=0.0)
     found = invert(LoRAInversion(settings), classifier, seed=1)
