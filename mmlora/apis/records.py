@@ -119,7 +119,9 @@ def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> P
         work_dir: Folder of the test's log.
     """
     path = Path(checkpoint).expanduser()
-    if not (meta.get('mmlora') or {}).get('protocol') or not path.is_file():
+    protocol = (meta.get('mmlora') or {}).get('protocol') or {}
+    imported = is_adapter_folder(path) and 'step' not in protocol
+    if not protocol or imported or not path.exists():
         return Path(work_dir)
     if not os.access(path.parent, os.W_OK):
         print_log(f'{path.parent} cannot be written to, so the result goes to {work_dir}.', logger='current',
@@ -131,7 +133,7 @@ def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> P
 def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
     """Add an entry to the results of a folder, in place of an earlier one of the same test.
 
-    That is one of the same run (method, shot, split, seed; several may have used the folder one after the other),
+    That is one of the same run (method, shot, split, seed, training data; several may have used the folder one after the other),
     checkpoint, data and way of testing.
 
     Args:
@@ -225,7 +227,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _same_test(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     ways = [(r['checkpoint'].get('name'), r['protocol'].get('tta'), r['protocol'].get('amp'),
-             *(r[name] for name in ('method', 'shot', 'split', 'seed'))) for r in (first, second)]
+             r.get('trained_on'), *(r[name] for name in ('method', 'shot', 'split', 'seed'))) for r in (first, second)]
     return ways[0] == ways[1] and same_data(first['test'], second['test'])
 
 

@@ -159,7 +159,7 @@ def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, An
         ``on_test``, whether the test data chose it or the one that the run started from; and the ``validation`` data
         where they chose it.
     """
-    if not protocol:
+    if not {'unit', 'step', 'total'} <= set(protocol or ()):  # None, or of weights that were not trained here.
         return dict(selection=UNKNOWN, at=None, on_test=None, validation=None)
     at = '{unit} {step} of {total}'.format(**protocol)
     last = protocol['step'] == protocol['total']
@@ -174,7 +174,7 @@ def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, An
     start = protocol.get('started_from')
     if start:
         before = describe_selection(start, test)
-        selection += f', after {start["config"]}: {before["selection"]}'
+        selection += f', after {start.get("config") or "weights from elsewhere"}: {before["selection"]}'
         on_test = on_test or before['on_test']
     return dict(selection=selection, at=at, on_test=on_test, validation=protocol.get('validation') if chosen else None)
 

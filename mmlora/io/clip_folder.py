@@ -177,8 +177,8 @@ def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder:
     found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     if record.get('weights') != found:
         raise ValueError(
-            f'{where} is about factors with the sha256 {record.get("weights")}, and those of {WEIGHTS} have {found}: they '
-            f'do not belong together. Export the folder again, or delete {RECORD} where another program wrote the factors'
+            f'{where} is about factors with the sha256 {record.get("weights")}, and those of {WEIGHTS} have {found}: '
+            f'they do not belong together. Export the folder again, or delete {RECORD} where another program wrote them'
         )
     factor = resolve_scaling(model['scaling'], model['alpha'], model['rank'])
     if not math.isclose(factor, model['factor'], rel_tol=1e-6):

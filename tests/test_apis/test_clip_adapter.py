@@ -106,7 +106,7 @@ class TestPeft:
         'biases': (dict(bias='lora_only'), "bias='lora_only'"),
         'another rank': (dict(r=5), r'has r=5, and its factors have the ranks \[2\]'),
         'no alpha': (dict(lora_alpha=None), 'lora_alpha=None'),
-        'other base weights': (dict(init_lora_weights='pissa_niter_4'), "'pissa_niter_4', which changes the base weights"),
+        'other base weights': (dict(init_lora_weights='pissa_niter_4'), "'pissa_niter_4', which changes the base w"),
         'another alpha than the record': (dict(lora_alpha=3), 'do not belong together'),
     }
 
@@ -457,15 +457,28 @@ def accuracies(folder):
 
 class TestRun:
     def test_training_leaves_a_folder_that_the_tools_take(self, tmp_path, run):
-        config = run / 'tiny_clip.py'
-        tiny.call_tool('test', config, run / 'adapter', '--work-dir', tmp_path / 'test')
+        config, adapter = run / 'tiny_clip.py', tmp_path / 'run' / 'adapter'
+        shutil.copytree(run / 'adapter', adapter)
+        tiny.call_tool('test', config, adapter, '--work-dir', tmp_path / 'test')
         assert accuracies(tmp_path / 'test') == accuracies(run)[-1:]
         card = (run / 'adapter' / 'README.md').read_text()
-        assert 'val/accuracy/top1' in card and 'class0, class1, class2.' in card and 'iteration 10 of 10' in card
-        [entry] = json.loads((tmp_path / 'test' / 'results.json').read_text())['results']
-        assert entry['protocol']['selection'] == 'last iteration'
+        assert 'val/accuracy/top1' in card and 'class0, class1, class2.' in card and 'epoch 2 of 2' in card
+        assert not (tmp_path / 'test' / 'results.json').exists()
+        [entry] = json.loads((tmp_path / 'run' / 'results.json').read_text())['results']
+        assert entry['protocol']['selection'] == 'last epoch'
         assert entry['checkpoint'] == dict(
             name='adapter', sha256=sha256_of(run / 'adapter' / 'adapter_model.safetensors'))
+
+    def test_a_folder_that_was_not_trained_here(self, tmp_path, run):
+        """As import_clip_lora writes them: nothing is known of what chose the weights."""
+        shutil.copytree(run / 'adapter', tmp_path / 'adapter')
+        path = tmp_path / 'adapter' / 'mmlora.json'
+        about = dict(method='CLIP-LoRA', dataset_name='elsewhere', shot=4, seed=2)
+        path.write_text(json.dumps({**json.loads(path.read_text()), 'protocol': about}))
+        tiny.call_tool('test', run / 'tiny_clip.py', tmp_path / 'adapter', '--work-dir', tmp_path / 'test')
+        [entry] = json.loads((tmp_path / 'test' / 'results.json').read_text())['results']
+        assert entry['protocol'] | dict(selection='unknown', at=None, on_test=None) == entry['protocol']
+        assert [entry[name] for name in ('method', 'trained_on', 'shot', 'seed')] == ['CLIP-LoRA', 'elsewhere', 4, 2]
 
     def test_exporting_the_checkpoint_gives_the_same_folder(self, tmp_path, run):
         config = run / 'tiny_clip.py'
@@ -475,7 +488,7 @@ class TestRun:
         assert set(first.factors) == set(second.factors)
         assert all(torch.equal(a, b) for site, pair in first.factors.items()
                    for a, b in zip(pair, second.factors[site], strict=True))
-        same = ('model', 'base', 'tokenizer', 'images')
+        same = ('model', 'base', 'tokenizer', 'images', 'protocol')
         assert [first.record[name] for name in same] == [second.record[name] for name in same]
 
     def test_predictions_are_those_of_the_test(self, tmp_path, images, run):
@@ -506,6 +519,8 @@ class TestRun:
         found = own_tensors(read_folder(tmp_path / 'run' / 'adapter').factors)
         assert all(torch.equal(value, average[name]) for name, value in found.items())
         assert any(not torch.equal(value, last[f'module.{name}']) for name, value in found.items())
+        protocol = read_folder(tmp_path / 'run' / 'adapter').record['protocol']
+        assert protocol['averaged'] and protocol == checkpoint['meta']['mmlora']['protocol']
 
     def test_words_of_a_file_come_along(self, tmp_path):
         (tmp_path / 'words.txt').write_text('\n'.join(clip_tiny.WORDS))

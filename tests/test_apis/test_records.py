@@ -283,6 +283,23 @@ def test_tests_that_end_together_both_count(tmp_path, monkeypatch):
     assert sorted(r['checkpoint']['name'] for r in read_records(tmp_path / RESULTS)) == ['0', '1', '2', '3']
 
 
+def test_adapters_of_one_name_that_were_trained_on_other_data_both_count(tmp_path):
+    record = dict(method='a', dataset_name='b', backbone='c', shot=1, split=1, seed=0, metrics={},
+                  protocol=dict(selection='unknown', at=None, on_test=None), checkpoint=dict(name='adapter'),
+                  test=dict(config={}, list=None, images=1, majority_rate=None))
+    for trained_on in ('imagenet', 'b', 'imagenet'):
+        write_record(tmp_path, dict(record, trained_on=trained_on))
+    assert [r['trained_on'] for r in read_records(tmp_path / RESULTS)] == ['b', 'imagenet']
+
+
+@pytest.mark.parametrize('started_from', [None, dict(method='CLIP-LoRA', shot=4, seed=2)])
+def test_weights_that_were_not_trained_here_were_chosen_nobody_knows_how(started_from):
+    protocol = dict(unit='epoch', step=2, total=2, started_from=started_from)
+    after = ', after weights from elsewhere: unknown' if started_from else ''
+    assert describe_selection(protocol, {})['selection'] == f'last epoch{after}'
+    assert describe_selection(dict(method='CLIP-LoRA', shot=4), {})['selection'] == 'unknown'
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / 'a.pth').write_bytes(b'')
     meta = dict(mmlora=dict(protocol=dict(method='a')))

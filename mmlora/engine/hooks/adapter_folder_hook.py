@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
 from ..clip_record import why_no_folder, write_run
-from ..protocol import describe_run
+from .protocol_hook import ProtocolHook
 
 
 @register(HOOKS)
@@ -45,8 +45,8 @@ class AdapterFolderHook(Hook):
                     if isinstance(hook, EMAHook) and hook._ema_started(runner)]
         scalars = {name: buffer.current() for name, buffer in runner.message_hub.log_scalars.items()
                    if name.startswith('val/') and not name.endswith('time')}
-        protocol = dict(describe_run(runner.cfg), unit='iteration', step=runner.iter, total=runner.max_iters,
-                        seed=runner.seed)
+        noted = next((hook for hook in runner.hooks if isinstance(hook, ProtocolHook)), None)
+        protocol = noted and noted.describe(runner, dict(epoch=runner.epoch, iter=runner.iter))
         path = write_run(
             Path(runner.work_dir) / self.folder, runner.cfg, model, protocol, scalars,
             averages[0].state_dict() if averages else None,

@@ -1,5 +1,6 @@
 """Writes into every checkpoint by what protocol it came about."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook, EMAHook, Hook
@@ -56,12 +57,17 @@ class ProtocolHook(Hook):
             return  # Saved outside of training.
         meta = checkpoint.setdefault('meta', {})
         about = meta.setdefault('mmlora', {})
-        about['protocol'] = {
-            **self._facts,
-            **_progress(runner, meta),
-            'seed': runner.seed,
-            'selected_by': about.pop('selected_by', None),
-        }
+        about['protocol'] = self.describe(runner, meta, about.pop('selected_by', None))
+
+    def describe(self, runner: Runner, reached: Mapping[str, Any], selected_by: str | None = None) -> dict[str, Any]:
+        """Return the protocol of weights of a run that is or was training.
+
+        Args:
+            runner: The runner.
+            reached: ``epoch`` and ``iter``, how many of them are done.
+            selected_by: The metric that chose the weights, or None.
+        """
+        return {**self._facts, **_progress(runner, reached), 'seed': runner.seed, 'selected_by': selected_by}
 
 
 def _selects(runner: Runner) -> bool:
@@ -75,7 +81,7 @@ def _averaged(runner: Runner) -> str | None:
     return '; '.join(names) or None
 
 
-def _progress(runner: Runner, meta: dict[str, Any]) -> dict[str, Any]:
+def _progress(runner: Runner, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return in epochs, or where the checkpoint is from within one, in iterations, how far a run was and will go."""
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         if meta['iter'] == meta['epoch'] * len(runner.train_dataloader):
