@@ -32,7 +32,8 @@ def test_stock_parts_become_resumable_ones(cfg):
     assert done.train_dataloader.dataset.dataset.type == 'CustomDataset'
     assert done.val_dataloader.sampler.type == 'DefaultSampler'
     assert done.default_hooks.checkpoint == dict(type='mmlora.CheckpointHook', interval=1)
-    assert hooks(done) == [f'mmlora.{name}' for name in ('StepSeedHook', 'StartTrainingHook', 'ProtocolHook', 'StrictLoadHook')]
+    ours = ('StepSeedHook', 'StartTrainingHook', 'ProtocolHook', 'StrictLoadHook')
+    assert hooks(done) == [f'mmlora.{name}' for name in ours]
     assert done.work_dir == 'work_dirs/tiny_vit'
 
 
@@ -56,9 +57,8 @@ def test_what_the_user_chose_stays(cfg):
     assert done.train_cfg.type == 'MyLoop'
     assert done.train_dataloader.sampler.type == 'my.EpisodeSampler'
     assert done.default_hooks.checkpoint is None
-    assert hooks(done) == [
-        'StrictLoadHook', 'other.CheckpointHook', 'mmlora.StepSeedHook', 'mmlora.StartTrainingHook', 'mmlora.ProtocolHook'
-    ]
+    ours = ['mmlora.StepSeedHook', 'mmlora.StartTrainingHook', 'mmlora.ProtocolHook']
+    assert hooks(done) == ['StrictLoadHook', 'other.CheckpointHook', *ours]
     assert done.custom_hooks[0]['fine_tune'] is False
 
 
