@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write few-shot lists, the draws of CoOp and CLIP-LoRA, or the splits of Glyphs.
+"""Write few-shot lists, the draws of CoOp and CLIP-LoRA, the lists of LoRA-Recycle, or the splits of Glyphs.
 
 Examples::
 
@@ -9,6 +9,7 @@ Examples::
     python tools/make_splits.py fewshot --list data/birds/train.txt --out data/birds/lists --shots 4 16
     python tools/make_splits.py fewshot --list data/images/train --out data/images/lists --shots 4
     python tools/make_splits.py coop --data-root data/coop --name dtd --sampling clip_lora --shots 1 16 --seeds 1 2 3
+    python tools/make_splits.py metasplit --data-root data/cub --name cub --out filelists/cub
     python tools/make_splits.py glyphs
 """
 
@@ -20,10 +21,12 @@ from pathlib import Path
 
 import mmlora  # noqa: F401  (first: it cures what the imports below need)
 from mmlora.apis.few_shot_indices import index_files
+from mmlora.apis.meta_splits import meta_lists
 from mmlora.apis.splits import few_shot_files, fgvc_sources, list_source, medfmc_sources, vtab_sources, write_lists
 from mmlora.datasets.few_shot_rules import SAMPLINGS
 from mmlora.datasets.glyph_combinations import combinations_document, words_of
 from mmlora.datasets.glyph_splits import select_letters, split_document
+from mmlora.datasets.meta_sets import META_SETS
 from mmlora.io.atomic import write_text
 
 OF_A_DATASET, OF_A_LIST = ('data_root', 'name'), ('classes', 'num_classes', 'multi_label', 'columns')
@@ -64,6 +67,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     coop.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='seeds of the draws')
     coop.add_argument('--out', help='folder of the files; by default that of the sets')
     coop.add_argument('--force', action='store_true', help='replace files that have other content')
+    meta = commands.add_parser('metasplit', help='write meta_train.csv, meta_val.csv and meta_test.csv of LoRA-Recycle')
+    meta.add_argument('--data-root', required=True, help='folder of the set; for all, what holds folders so named')
+    meta.add_argument('--name', default='all', help=f'{", ".join(META_SETS)}; by default all that are there')
+    meta.add_argument('--out', help='folder of the lists; by default that of the images')
+    meta.add_argument('--force', action='store_true', help='replace lists that have other content')
     glyphs = commands.add_parser('glyphs', help='choose the letters of Glyphs from the fonts that matplotlib ships')
     glyphs.add_argument('--out', type=Path, default=Path('data_splits/glyphs'))
     glyphs.add_argument('--words', type=Path, default=Path('mmlora/assets/clip-micro_words.txt'),
@@ -110,6 +118,15 @@ def coop(args: argparse.Namespace) -> None:
         print(f'{path}' + ('' if path in written else ', as it was'))
 
 
+def metasplit(args: argparse.Namespace) -> None:
+    """Write the lists of LoRA-Recycle."""
+    files = meta_lists(args.data_root, args.name, args.out)
+    written = set(write_lists(files, args.force))
+    for path, text in files.items():
+        lines = text.count('\n') - 1
+        print(f'{path}: {lines} images' + ('' if path in written else ', as it was'))
+
+
 def glyphs(args: argparse.Namespace) -> None:
     """Write train.json, val.json, test.json and combinations.json of Glyphs, and the words of their names."""
     letters = select_letters()[0]
@@ -133,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     args = parse_args(argv)
     try:
-        {'fewshot': few_shot, 'coop': coop, 'glyphs': glyphs}[args.command](args)
+        {'fewshot': few_shot, 'coop': coop, 'metasplit': metasplit, 'glyphs': glyphs}[args.command](args)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

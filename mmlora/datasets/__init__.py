@@ -4,12 +4,16 @@ from .class_folders import ClassFolders
 from .coop import CoOpDataset
 from .coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_set
 from .digits import Digits
+from .episodes import EpisodeSampler, EpisodicDataset
 from .fgvc import FGVC
 from .fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_set
 from .glyph_few_shot import FewShotGlyphs
 from .glyphs import Glyphs
 from .list_dataset import ListDataset
 from .medfmc import Chest19, Colon, Endoscopy
+from .meta_sets import META_SETS, MetaSet, find_meta_set
+from .meta_split import MetaSplit
+from .pool import PoolImages
 from .samplers import ResumableInfiniteSampler, ResumableRepeatAugSampler, ResumableSampler
 from .seeded import SampleIndex, SeededDataset
 from .vtab1k import VTAB1k
@@ -20,6 +24,7 @@ __all__ = [
     'FGVC',
     'FGVC_SETS',
     'IMAGENET_SHIFTS',
+    'META_SETS',
     'VTAB_SETS',
     'Chest19',
     'ClassFolders',
@@ -28,10 +33,15 @@ __all__ = [
     'Colon',
     'Digits',
     'Endoscopy',
+    'EpisodeSampler',
+    'EpisodicDataset',
     'FewShotGlyphs',
     'FGVCSet',
     'Glyphs',
     'ListDataset',
+    'MetaSet',
+    'MetaSplit',
+    'PoolImages',
     'ResumableInfiniteSampler',
     'ResumableRepeatAugSampler',
     'ResumableSampler',
@@ -41,5 +51,6 @@ __all__ = [
     'VTABSet',
     'find_coop_set',
     'find_fgvc_set',
+    'find_meta_set',
     'find_vtab_set',
 ]

@@ -24,14 +24,16 @@ def begin_epoch(dataloader: DataLoader, epoch: int, start: int = 0) -> Iterator[
         epoch: The pass over the data, from 0.
         start: The first batch wanted.
     """
-    batches = dataloader.batch_sampler
-    sampler = dataloader.sampler if type(batches) is BatchSampler else getattr(batches, 'sampler', batches)
+    batches, sampler = dataloader.batch_sampler, sampler_of(dataloader)
     if hasattr(sampler, 'set_epoch'):
         sampler.set_epoch(epoch)
     if not start:
         return iter(dataloader)
     if type(batches) is BatchSampler and hasattr(sampler, 'set_start'):
         sampler.set_start(start * batches.batch_size)
+        return iter(dataloader)
+    if hasattr(batches, 'set_start'):
+        batches.set_start(start)
         return iter(dataloader)
     print_log(
         f'{type(batches).__name__} over {type(sampler).__name__} cannot start at batch {start}: the batches before it '
@@ -40,6 +42,12 @@ def begin_epoch(dataloader: DataLoader, epoch: int, start: int = 0) -> Iterator[
         level=logging.WARNING,
     )
     return islice(iter(dataloader), start, None)
+
+
+def sampler_of(dataloader: DataLoader) -> Any:
+    """Return what counts the epochs of a loader: its sampler, or a batch sampler that has none."""
+    batches = dataloader.batch_sampler
+    return dataloader.sampler if type(batches) is BatchSampler else getattr(batches, 'sampler', batches)
 
 
 class EndlessBatches:
@@ -58,8 +66,7 @@ class EndlessBatches:
             raise ValueError('the data loader gives no batch: the data set is empty, or drop_last is set and it is '
                              'smaller than one batch')
         self._dataloader = dataloader
-        sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
-        endless = not hasattr(sampler, 'epoch')
+        endless = not hasattr(sampler_of(dataloader), 'epoch')
         self._epoch, start = (0, start) if endless else divmod(start, len(dataloader))
         self._iterator = begin_epoch(dataloader, self._epoch, start)
 
