@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ def describe(value: Any) -> Any:
     Arrays become hashes of their content; objects their class and their public attributes.
 
     Raises:
-        ValueError: An object contains itself.
+        ValueError: An object contains itself, or does not say what it is made of.
     """
     try:
         return _describe(value)
@@ -45,6 +47,8 @@ def _describe(value: Any) -> Any:
         return hashlib.sha256(value).hexdigest()
     if isinstance(value, (np.ndarray, Tensor)):
         return ['array', tensors_sha256([('', torch.as_tensor(value))])]
+    if isinstance(value, partial):
+        return ['partial', _describe(value.func), _describe(value.args), _describe(value.keywords)]
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
@@ -55,6 +59,10 @@ def _describe(value: Any) -> Any:
     name = f'{named.__module__}.{named.__qualname__}'
     if named is value:
         return name
+    if isinstance(value, Enum):  # whose attributes are all private
+        return [name, value.name]
+    if not hasattr(value, '__dict__'):
+        raise ValueError(f'no key can be made of {value!r} ({name}), which has no attributes')
     return {name: {key: _describe(item) for key, item in vars(value).items() if not key.startswith('_')}}
 
 

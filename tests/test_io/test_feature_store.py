@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+from enum import Enum
+from functools import partial
 
 import numpy as np
 import pytest
@@ -120,8 +122,14 @@ class Other(Thing):
     pass
 
 
+class Color(Enum):
+    RED = 'red'
+    BLUE = 'blue'
+
+
 DIFFERENT = [
     None, 1, 1.5, '1', True, [1, 2], [2, 1], {'a': 1}, {'a': 2}, Thing(1), Thing(2), Thing(1, Thing(2)), Other(1),
+    Color.RED, Color.BLUE, partial(int, base=2), partial(int, base=3), partial(int, 2),
     Thing, np.zeros(3), np.zeros(3, dtype=np.float32), np.zeros((3, 1)), torch.ones(3), torch.float32, torch.float64,
 ]  # fmt: skip
 
@@ -131,6 +139,8 @@ def test_keys_differ_where_the_things_do():
     assert key_of(Thing(1, {'x', 'y'})) == key_of(Thing(1, {'y', 'x'}))
     assert key_of(dict(a=1, b=2)) == key_of(dict(b=2, a=1))
     assert describe((1, np.int64(2))) == [1, 2]
+    with pytest.raises(ValueError, match='no key can be made of slice'):
+        key_of(Thing(slice(3)))
     thing = Thing(1)
     thing.inner = thing
     with pytest.raises(ValueError, match='Thing contains itself'):
