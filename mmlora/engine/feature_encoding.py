@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import cv2
+import mmcv
+import mmpretrain
+import PIL
 import torch
 import torch.nn as nn
 from mmengine.runner.amp import autocast
@@ -16,12 +20,17 @@ from ..datasets.feature_dataset import FeatureDataset
 from ..io.feature_keys import describe, tensors_sha256
 from ..models.clip import LoRACLIPClassifier
 from ..models.clip.preprocessor import CLIPDataPreprocessor
+from ..version import __version__
 
 LOG_SECONDS = 10
+VERSIONS = dict(mmlora=__version__, **{
+    package.__name__: package.__version__ for package in (torch, mmpretrain, mmcv, PIL, cv2)
+})  # fmt: skip
+"""Of what reads, prepares and encodes images."""
 
 
 def describe_encoder(model: LoRACLIPClassifier, context: Callable[[], AbstractContextManager]) -> dict[str, Any]:
-    """Return what all features that a model computes depend on: weights, structure, precision, statistics, device.
+    """Return what all features that a model computes depend on: weights, structure, precision, statistics, software.
 
     Args:
         model: The model, unwrapped.
@@ -39,6 +48,7 @@ def describe_encoder(model: LoRACLIPClassifier, context: Callable[[], AbstractCo
                           buffers=tensors_sha256(_tensors(dict(own=model.data_preprocessor)))),
         autocast=amp,
         device=device,
+        versions=VERSIONS,
     )
 
 

@@ -22,6 +22,7 @@ from mmlora.apis import train
 from mmlora.datasets import SampleIndex
 from mmlora.datasets.feature_dataset import FeatureDataset, ImageKeys, check_samples, locate
 from mmlora.engine import FeatureCacheHook
+from mmlora.engine.feature_encoding import VERSIONS
 from mmlora.io.plain import from_plain
 from mmlora.models import LoRACLIPClassifier
 
@@ -128,7 +129,7 @@ def test_a_run_of_few_views_goes_round(tmp_path, images, plain):
         assert_same_runs(tmp_path, plain['random'])
 
 
-def test_what_changed_is_encoded_again_and_nothing_else(tmp_path, images, plain, encoded):
+def test_what_changed_is_encoded_again_and_nothing_else(tmp_path, images, plain, encoded, monkeypatch):
     data = tmp_path / 'data'
     shutil.copytree(images, data)
     checkpoint = str(plain['fixed'] / 'epoch_3.pth')
@@ -164,6 +165,8 @@ def test_what_changed_is_encoded_again_and_nothing_else(tmp_path, images, plain,
     torch.save(other, checkpoint)
     assert accuracy()[1] == 36
     assert accuracy()[1] == 0
+    monkeypatch.setitem(VERSIONS, 'torch', '99.0')
+    assert accuracy()[1] == 36
 
 
 def test_bits_are_equal_where_batches_are(tmp_path, images, plain):
