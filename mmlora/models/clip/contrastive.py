@@ -9,6 +9,7 @@ counts each of its images equally. Images may be compared with captions of no im
 batches as hard as large ones where captions cost less than images.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -82,11 +83,15 @@ class ContrastiveCLIP(LoRACLIPClassifier):
         labels = torch.cat([sample.gt_label for sample in data_samples])
         if int(labels.max()) >= len(self.classes):
             raise ValueError(f'a sample has the label {int(labels.max())}, and there are {len(self.classes)} names')
+        with torch.no_grad():  # The parameter itself, which would get no gradient above the limit and stay there.
+            self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         captions, places = labels.unique(return_inverse=True)
         if self.negatives:
             order = torch.randperm(len(self.classes)).to(captions.device)
             captions = torch.cat([captions, order[~torch.isin(order, captions)][: self.negatives]])
-        return {'loss': contrastive_loss(self.compare(self.encode_image(inputs), self._captions(captions)), places)}
+        # Compared without a limit, which rounding may put a little below the clamped scale.
+        logits = super().compare(self.encode_image(inputs), self._captions(captions))
+        return {'loss': contrastive_loss(logits, places)}
 
     def _captions(self, classes: Tensor) -> Tensor:
         """Return the normalised features of some classes, ``(L, embed_dim)``."""
