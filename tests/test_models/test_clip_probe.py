@@ -1,5 +1,6 @@
 """The linear probe on CLIP: its formula, its first values, whose classes it knows, and runs."""
 
+import math
 
 import clip_tiny
 import pytest
@@ -51,6 +52,14 @@ def test_what_learns():
     assert learned == {'head.probe.weight', 'head.probe.bias'}
     assert all(model.get_parameter(name).grad.abs().max() > 0 for name in learned)
     assert '52' in str(parameter_report(model)).replace(',', '')  # 4 classes * (12 + 1)
+
+
+def test_a_batch_of_images_without_any_label():
+    model = probe(head=dict(type='MultiLabelClsHead'))
+    samples = [DataSample().set_gt_label([]) for _ in range(3)]
+    data = model.data_preprocessor(dict(inputs=clip_tiny.images(), data_samples=samples), True)
+    loss = model(clip_tiny.images(), data['data_samples'], mode='loss')['loss']
+    assert float(loss) == pytest.approx(4 * math.log(2))  # Of four classes, all probabilities a half.
 
 
 @pytest.mark.parametrize('init', ['zero', 'text'])

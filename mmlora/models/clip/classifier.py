@@ -10,11 +10,13 @@ the longest end of a text, which changes nothing under the causal mask, and in c
 templates are averaged in training too; ``eval()`` does not merge.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn as nn
+from mmengine.logging import print_log
 from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from mmpretrain.structures import DataSample
@@ -304,9 +306,10 @@ class LoRACLIPClassifier(BaseClassifier):
         """
         self._need_classes()
         if 'gt_label' in data_samples[0]:
-            largest = int(torch.cat([sample.gt_label for sample in data_samples]).max())
-            if largest >= len(self._classes):
-                raise ValueError(f'a sample has the label {largest}, and there are {len(self._classes)} class names')
+            labels = torch.cat([sample.gt_label for sample in data_samples])
+            if labels.numel() and int(labels.max()) >= len(self._classes):  # Images of several labels may have none.
+                raise ValueError(f'a sample has the label {int(labels.max())}, and there are {len(self._classes)} class '
+                                 'names')
         return self.head.loss((self.logits(inputs),), data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any) -> list[DataSample]:
@@ -326,11 +329,13 @@ class LoRACLIPClassifier(BaseClassifier):
         Raises:
             ValueError: They are not those of both towers of a CLIP of these sizes.
         """
-        vision = fit_weights(converted, self.visual, where, allow_missing, allow_unexpected, source_grid)
+        tower = dataclasses.replace(converted, aside={})  # The rest is not left out, as the log would say.
+        vision = fit_weights(tower, self.visual, where, allow_missing, allow_unexpected, source_grid)
         try:
             others = restore_aside(converted.aside)
         except ValueError as error:
             raise ValueError(f'{where} ({converted.layout.title}): {error}') from error
+        print_log(f'{len(others)} weights of {where} taken for the text tower, projections and scale', 'current')
         return {f'visual.{key}': value for key, value in vision.items()} | others
 
     def _load_from_state_dict(
