@@ -133,8 +133,8 @@ def results_folder(checkpoint: str, meta: Mapping[str, Any], work_dir: str) -> P
 def write_record(folder: str | os.PathLike, record: Mapping[str, Any]) -> Path:
     """Add an entry to the results of a folder, in place of an earlier one of the same test.
 
-    That is one of the same run (method, shot, split, seed, training data; several may have used the folder one after the other),
-    checkpoint, data and way of testing.
+    That is one of the same run (method, shot, split, seed, training data; several may have used the folder one after
+    the other), checkpoint, data and way of testing.
 
     Args:
         folder: Folder of the run.

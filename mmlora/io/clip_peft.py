@@ -189,8 +189,8 @@ def read_peft_config(config: Mapping[str, Any], factors: Factors, where: str) ->
     init = config.get('init_lora_weights')
     if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         raise ValueError(
-            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors do not belong '
-            "to those of the CLIP: convert it by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors are none for '
+            "those of the CLIP: let peft's save_pretrained convert it, with path_initial_model_for_weight_conversion"
         )
     ranks = {int(a.shape[0]) for a, _ in factors.values()}
     rank, alpha = config.get('r'), config.get('lora_alpha')

@@ -26,6 +26,8 @@ from .backbones.load_guard import DERIVED, LoadGuard
 HEADS = ('head.layers.head', 'head.fc')
 """Classifiers of mmpretrain whose weights are those of a plain linear layer."""
 
+HEAD_NAMES = ('head.', 'pre_logits.')
+
 SHOWN = 5
 
 
@@ -89,10 +91,12 @@ def fit_weights(
     state = {prefix + key: value for key, value in weights.items() if key in own}
     if prefix:
         state |= _head(converted, model)
-    left = [f'{key} ({why})' for key, why in converted.dropped.items()] + [*converted.aside]
+    head = [key for key in state if key not in {prefix + name for name in weights}]
+    left = [f'{key} ({why})' for key, why in converted.dropped.items()]
+    left += [key for key in converted.aside if not (head and key.startswith(HEAD_NAMES))]
     print_log(
         f'{where} is of the layout {converted.layout.title}: {len(weights)} weights taken for the backbone, '
-        f'{len(state) - len(weights)} for the classifier; left out as this model needs: {_first(left) or "nothing"}',
+        f'{len(head)} for the classifier; left out, as this model has no place for them: {_first(left) or "nothing"}',
         logger='current',
     )
     return state
@@ -149,7 +153,7 @@ def _head(converted: Converted, model: nn.Module) -> dict[str, Tensor]:
     name = next((name for name in HEADS if f'{name}.weight' in own), None)
     names = {f'head.{end}': f'{name}.{end}' for end in ('weight', 'bias')}
     names |= {f'pre_logits.{end}': f'head.layers.pre_logits.{end}' for end in ('weight', 'bias')}
-    given = {key for key in converted.aside if key.startswith(('head.', 'pre_logits.'))}
+    given = {key for key in converted.aside if key.startswith(HEAD_NAMES)}
     taken = {names[key]: converted.aside[key] for key in given if key in names}
     wanted = {key for key in own if key.startswith('head.')}
     fits = set(taken) == wanted and all(taken[key].shape == own[key].shape for key in wanted)

@@ -46,7 +46,7 @@ def test_bases(tmp_path, method):
     assert type(model) is kind and model.scale.number == 100.0 and not model.templates_given
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == learned
     hooks = [type(HOOKS.build(hook)).__name__ for hook in cfg.custom_hooks]
-    assert {'ClassNamesHook', 'FeatureCacheHook', 'StartTrainingHook'} <= set(hooks)
+    assert {'ClassNamesHook', 'FeatureCacheHook', 'StartTrainingHook', 'AdapterFolderHook'} <= set(hooks)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     assert cfg.train_cfg.get('max_epochs') == epochs and cfg.default_hooks.checkpoint.by_epoch
     if method == 'tip-adapter-f':

@@ -30,6 +30,7 @@ from mmlora.models import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
 from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.models.clip import ARCHS, find_arch, restore_openai_keys
 from mmlora.models.clip.blocks import PRESETS, chosen_blocks
+from mmlora.models.clip.image_encoder import CLIPImageEncoder
 
 ENCODERS = ['vision', 'text', 'both']
 PARAMS = ['qkv', 'qkvo', 'v', 'o', 'ko']
@@ -449,6 +450,23 @@ class TestLoading:
             tower = LoRACLIPVision(VISION, init_cfg=init_cfg).double()
             tower.init_weights()
             assert torch.equal(tower.pos_embed, model.visual.pos_embed)
+
+    @pytest.mark.parametrize('kind, words, left', [
+        ('classifier', 'taken for the text tower', 'nothing'), ('tower', None, 'logit_'), ('images', None, 'text.')])
+    def test_the_log_says_what_is_left_out(self, tmp_path, monkeypatch, kind, words, left):
+        said = []
+        for module in ('pretrained', 'clip.classifier'):
+            monkeypatch.setattr(f'mmlora.models.{module}.print_log', lambda text, *a, **k: said.append(text))
+        state = {k: v for k, v in clip_tiny.small_model().state_dict().items() if 'lora_' not in k}
+        torch.save(restore_openai_keys(state), tmp_path / 'clip.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'clip.pth'))
+        {'classifier': lambda: LoRACLIPClassifier(**clip_tiny.SMALL, init_cfg=init_cfg),
+         'tower': lambda: LoRACLIPVision(VISION, init_cfg=init_cfg),
+         'images': lambda: CLIPImageEncoder(clip_tiny.ARCH, init_cfg=init_cfg)}[kind]().init_weights()
+        text = '\n'.join(said)
+        assert left in text.split('no place for them: ')[1].split('\n')[0]
+        assert words is None or words in text
+        assert ('visual_proj' in text) == (kind == 'tower')
 
     def test_weights_of_hugging_face(self, tmp_path):
         transformers = pytest.importorskip('transformers')

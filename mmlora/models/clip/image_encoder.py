@@ -1,5 +1,6 @@
 """CLIP's vision tower with its projection, as a backbone: what is left of CLIP where the classes have no names."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,9 @@ class CLIPImageEncoder(BaseModule):
         Raises:
             ValueError: They are not those of a CLIP of these sizes, or have no projection.
         """
-        vision = fit_weights(converted, self.visual, where, allow_missing, allow_unexpected, source_grid)
+        aside = {key: value for key, value in converted.aside.items() if key != 'visual_proj'}
+        tower = dataclasses.replace(converted, aside=aside)
+        vision = fit_weights(tower, self.visual, where, allow_missing, allow_unexpected, source_grid)
         own, found = tuple(self.visual_proj.proj.shape), converted.aside.get('visual_proj')
         if found is None or tuple(found.shape) != own:
             has = 'none' if found is None else f'one of {tuple(found.shape)}'
