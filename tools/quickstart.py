@@ -2,10 +2,7 @@
 """The main job: adapt vit-micro to handwritten digits in several ways: ``python tools/quickstart.py [--tune]``."""
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,31 +13,17 @@ from mmlora.apis.quickstart import (
     METHODS,
     SEEDS,
     SHOTS,
-    Run,
     choose_methods,
     config_path,
     rank_table,
     run_all,
-    summary,
     tune,
 )
+from mmlora.apis.quickstart_runs import summary, test_again
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'quickstart'
 MAX_WORKERS = 8  # each needs some 600 MB
-
-
-def test_again(run: Run) -> float:
-    """Test the checkpoint of a run with ``tools/test.py`` in a new process; return its accuracy in percent."""
-    out = run.work_dir / 'test' / 'metrics.json'
-    command = [sys.executable, str(ROOT / 'tools' / 'test.py')]
-    command += [str(config_path(CONFIGS, run.method, run.n_shot)), str(run.checkpoint)]
-    command += ['--work-dir', str(out.parent), '--out', str(out), '--out-item', 'metrics']
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    done = subprocess.run(command, env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f'{" ".join(command)} failed:\n{done.stderr}')
-    return json.loads(out.read_text(encoding='utf-8'))['accuracy/top1']
 
 
 def compare(work_dir: Path, methods: Sequence[str], workers: int) -> None:
@@ -52,7 +35,7 @@ def compare(work_dir: Path, methods: Sequence[str], workers: int) -> None:
         print(f'{run.method}, {run.n_shot} images per class, seed {run.seed}: {run.accuracy:.1f} %', flush=True)
     tested = 'SR-LoRA' if 'SR-LoRA' in methods else methods[-1]
     chosen = next(r for r in runs if (r.method, r.n_shot, r.seed) == (tested, SHOTS[-1], SEEDS[0]))
-    again = test_again(chosen)
+    again = test_again(ROOT / 'tools' / 'test.py', config_path(CONFIGS, chosen.method, chosen.n_shot), chosen)
     print(f'\nHandwritten digits, {len(SEEDS)} seeds, test accuracy (mean +- standard deviation)\n{summary(runs)}')
     if tested == 'SR-LoRA':
         print(f'\nRanks that SR-LoRA chose from the frozen weights\n{rank_table(CONFIGS)}')

@@ -1,20 +1,16 @@
 """The main job: adapt ``vit-micro`` to real handwritten digits in several ways and compare them."""
 
-import difflib
 import itertools
-import multiprocessing
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
+from .quickstart_runs import Run, choose, run_jobs, settings_of
 from .settle import settle_ranks
-from .trial import Trial, run_trial
+from .trial import run_trial
 
 METHODS = {
     'linear probe': 'linear',
@@ -52,21 +48,6 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     'full': {LR: (3e-4, 1e-3), HEAD_LR: (1, 30)},
 }
 """What is searched; a method that is not here has the usual grid. The relatives of LoRA have the settings of LoRA."""
-
-
-@dataclass(frozen=True)
-class Run(Trial):
-    """A trial and what it tried.
-
-    Attributes:
-        method: Key of :data:`METHODS`.
-        n_shot: Labelled images of each class.
-        seed: Seed of the run and of the choice of images.
-    """
-
-    method: str
-    n_shot: int
-    seed: int
 
 
 def config_path(config_dir: Path, method: str, n_shot: int) -> Path:
@@ -111,14 +92,7 @@ def choose_methods(names: Sequence[str]) -> list[str]:
     Raises:
         ValueError: A name is unknown.
     """
-    known = {name.lower(): method for method, slug in METHODS.items() for name in (method, slug)}
-    chosen = []
-    for name in names:
-        if name.lower() != 'all' and name.lower() not in known:
-            close = difflib.get_close_matches(name.lower(), known, n=3) or METHODS.values()
-            raise ValueError(f'unknown method {name!r}: did you mean one of {[*close, "all"]}?')
-        chosen += METHODS if name.lower() == 'all' else [known[name.lower()]]
-    return [method for method in METHODS if method in chosen]
+    return choose(names, METHODS)
 
 
 def run_all(
@@ -145,38 +119,7 @@ def run_all(
 
 
 def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[Run]:
-    """Yield the results of :func:`run_method`, in order; each process runs one job at a time in one thread."""
-    # Spawned, since a process that has used threads cannot be forked safely.
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare_worker) as pool:
-        yield from pool.map(run_method, *zip(*jobs, strict=True))
-
-
-def _prepare_worker() -> None:
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method(None, force=True)  # A run sets its own, and would warn of another.
-
-
-def summary(runs: Sequence[Run]) -> str:
-    """Return the table of accuracies (mean and standard deviation over seeds), trained parameters and seconds.
-
-    Args:
-        runs: Results; rows follow the order in which methods first occur.
-    """
-    shots = sorted({run.n_shot for run in runs})
-    heads = [f'{n_shot} images/class' for n_shot in shots]
-    lines = [f'{"method":<18}' + ''.join(f'{head:>18}' for head in heads) + f'{"trained":>10}{"s/run":>7}']
-    for method in dict.fromkeys(run.method for run in runs):
-        own = [run for run in runs if run.method == method]
-        cells = []
-        for n_shot in shots:
-            values = [run.accuracy for run in own if run.n_shot == n_shot]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f'{statistics.mean(values):.1f} +- {spread:.1f} %' if values else '-')
-        seconds = statistics.mean(run.seconds for run in own)
-        row = ''.join(f'{cell:>18}' for cell in cells)
-        lines.append(f'{method:<18}{row}{own[0].trainable:>10,}{seconds:>7.1f}')
-    return '\n'.join(lines)
+    return run_jobs(run_method, jobs, workers)
 
 
 def rank_table(config_dir: Path, n_shot: int = SHOTS[-1]) -> str:
@@ -208,8 +151,7 @@ def tune(
     cells = []
     for method, n_shot in itertools.product(methods, shots):
         grid = GRIDS.get(METHODS[method], USUAL_GRID)
-        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        cells += [(method, n_shot, setting) for setting in settings]
+        cells += [(method, n_shot, setting) for setting in settings_of(grid)]
     jobs = [
         (config_dir, work_dir / str(cell), method, n_shot, seed, 'val', setting)
         for cell, (method, n_shot, setting) in enumerate(cells)

@@ -12,14 +12,13 @@ from mmlora.apis.quickstart import (
     MAIN,
     METHODS,
     SHOTS,
-    Run,
     choose_methods,
     config_path,
     run_all,
     run_method,
-    summary,
     tune,
 )
+from mmlora.apis.quickstart_runs import Run, summary
 
 pytest.importorskip('sklearn')
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'quickstart'

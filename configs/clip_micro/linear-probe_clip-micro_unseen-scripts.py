@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/linear-probe_clip-micro.py',
+    '../_base_/datasets/glyphs_clip_unseen-scripts.py',
+    '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
+    '../_base_/clip_cached_runtime.py',
+]
+run_folder = 'linear-probe/clip-micro/{dataset_name}/{shot}shots/seed{seed}'
