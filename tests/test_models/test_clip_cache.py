@@ -58,7 +58,7 @@ CHANGES = {
         {k: (2 * a, b) for k, (a, b) in m.text.transformer.resblocks[0].attn.factors().items()}),
     'float32': lambda m: m.float(),
     'swap': lambda m: torch.utils.swap_tensors(factor(m), torch.nn.Parameter(factor(m).detach() + 1)),
-    'set_classes': lambda m: m.set_classes(['cat', 'red dog', 'the green dog', 'cat']),
+    'set_classes': lambda m: m.set_classes(['cat', 'red dog', 'the green dog', 'blue cat']),
     'templates': lambda m: m.set_classes(clip_tiny.CLASSES, 'the {}'),
 }  # fmt: skip
 
