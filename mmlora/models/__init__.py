@@ -4,6 +4,8 @@ from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_Lo
 from .batch_augments import MixupCutMix
 from .batch_norm_prior import BatchNormPrior, build_prior
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
+from .heads import PrototypeHead, prototype_scores
+from .meta_classifier import MetaClassifier
 from .pretrained import PretrainedWeights
 
 __all__ = [
@@ -12,11 +14,14 @@ __all__ = [
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
+    'MetaClassifier',
     'MixupCutMix',
     'PretrainedWeights',
+    'PrototypeHead',
     'RLRRSwin',
     'RLRRViT',
     'SwinSR_LoRA',
     'VitSR_LoRA',
     'build_prior',
+    'prototype_scores',
 ]

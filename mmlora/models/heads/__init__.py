@@ -1,0 +1,5 @@
+"""Heads."""
+
+from .prototype_head import PrototypeHead, prototype_scores
+
+__all__ = ['PrototypeHead', 'prototype_scores']
