@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack)
 from mmlora.apis import merge_checkpoint
 from mmlora.apis.merge import CLIP_LAYOUTS
+from mmlora.apis.options import merge_options
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,8 +25,7 @@ def main(argv: list[str] | None = None) -> None:
                              'key="[a,b]" or key=a,b')
     args = parser.parse_args(argv)
     cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     weights, config = merge_checkpoint(cfg, args.checkpoint, args.out, args.layout)
     print(f'{weights}\n{config}')
 

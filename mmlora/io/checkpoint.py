@@ -29,6 +29,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as stock
 
 from .clip_folder import folder_checkpoint, is_adapter_folder
+from .clip_lora_file import is_published_lora
 from .convert import convert_checkpoint
 from .plain import from_plain
 from .reader import MapLocation, read_checkpoint
@@ -102,6 +103,9 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     if is_adapter_folder(filename):
         return folder_checkpoint(filename)
     checkpoint = read_checkpoint(filename, map_location)
+    if is_published_lora(checkpoint):
+        raise ValueError(f'{filename} is a file of the published CLIP-LoRA code, which holds factors alone: make an '
+                         'adapter folder of it with tools/import_clip_lora.py, and give that')
     try:
         return _disarm(from_plain(checkpoint, 'the checkpoint'))
     except ValueError as error:

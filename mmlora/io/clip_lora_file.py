@@ -76,6 +76,11 @@ class PublishedLoRA:
         return self.alpha / math.sqrt(self.rank)
 
 
+def is_published_lora(content: Mapping[str, Any]) -> bool:
+    """Return whether what was read is a file of the published code, which holds nothing else."""
+    return set(content) == {'weights', 'metadata'}
+
+
 def read_published_lora(path: str | os.PathLike) -> PublishedLoRA:
     """Read a file of the published code, without trusting it.
 
@@ -97,10 +102,11 @@ def read_published_lora(path: str | os.PathLike) -> PublishedLoRA:
         raise ValueError(f'{path}: r must be an integer of at least 1, got {rank!r}')
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise ValueError(f'{path}: alpha must be a number, got {alpha!r}')
-    if encoder not in TOWERS:
+    if not isinstance(encoder, str) or encoder not in TOWERS:
         raise ValueError(f'{path}: encoder must be one of {list(TOWERS)}, got {encoder!r}')
-    params = tuple(letter for letter in 'qkvo' if letter in about['params'])
-    if not params or sorted(about['params']) != sorted(params):
+    given = list(about['params']) if isinstance(about['params'], (str, list, tuple)) else []
+    params = tuple(letter for letter in 'qkvo' if letter in given)
+    if not params or sorted(map(str, given)) != sorted(params):
         raise ValueError(f'{path}: params must name some of q, k, v and o, each once, got {about["params"]!r}')
     names = [f'layer_{i}' for i in range(len(weights))]
     if not weights or set(weights) != set(names):

@@ -20,6 +20,7 @@ from mmlora.apis import train
 from mmlora.apis.records import sha256_of
 from mmlora.engine.clip_images import describe_images, is_known, published_steps
 from mmlora.engine.clip_record import base_location, why_no_folder, write_run
+from mmlora.io.checkpoint import load_checkpoint
 from mmlora.io.clip_folder import read_folder
 from mmlora.io.clip_lora_file import labels_of, place_layers, read_published_lora
 from mmlora.io.clip_peft import own_tensors
@@ -346,7 +347,9 @@ class TestPublished:
         'another rank': (dict(text=12, vision=12), dict(r=4), r'w_lora_A \(4, d\).*has \(2, 512\)'),
         'other params': (dict(text=12, vision=12), dict(params=['q', 'v']), "adapts 'qkv', and params say 'qv'"),
         'unknown params': (dict(text=12, vision=12), dict(params=['q', 'x']), r"got \['q', 'x'\]"),
+        'params that are no list': (dict(text=12, vision=12), dict(params=3), 'each once, got 3'),
         'an unknown encoder': (dict(text=12, vision=12), dict(encoder='all'), "got 'all'"),
+        'a list of encoders': (dict(text=12, vision=12), dict(encoder=['both']), r"got \['both'\]"),
         'one tower': (dict(text=12, vision=12), dict(encoder='text'), 'has 24 layers.*12 of the text tower'),
         'no alpha': (dict(text=12, vision=12), dict(alpha='1'), "alpha must be a number, got '1'"),
         'no rank': (dict(text=12, vision=12), dict(r=0), 'r must be an integer of at least 1, got 0'),
@@ -373,6 +376,10 @@ class TestPublished:
         torch.save(dict(state_dict={}), tmp_path / 'y.pt')
         with pytest.raises(ValueError, match="must hold 'weights' and 'metadata', and holds .'state_dict'"):
             read_published_lora(tmp_path / 'y.pt')
+
+    def test_elsewhere_the_file_leads_to_the_tool(self):
+        with pytest.raises(ValueError, match='is a file of the published CLIP-LoRA code.*tools/import_clip_lora.py'):
+            load_checkpoint(PUBLISHED)
 
     def test_labels_come_from_the_path_and_must_not_be_contradicted(self, tmp_path, capsys):
         place = tmp_path / 'vitb32' / 'fgvc' / '4shots' / 'seed2' / 'x.pt'

@@ -53,6 +53,7 @@ TRAINING = {
     'an unknown backbone': ({'model.arch': 'ViT-B/61'}, ValueError, r"unknown arch 'ViT-B/61': did .*ViT-B/16"),
     'an unknown size': ({'model.arch.width': 3}, TypeError, r"arch has unknown fields \['width'\]; the fields are"),
     'a template without a place': ({'model.templates': 'a photo'}, ValueError, r"one {} for the name.*\['a photo'\]"),
+    'a template that is no text': ({'model.templates': [3]}, TypeError, r'templates must be texts, got \[3\]'),
     'weights that are not there': (
         {'model.init_cfg.checkpoint': 'nowhere.pth'}, FileNotFoundError, 'nowhere.pth can not be found'),
 }  # fmt: skip

@@ -61,6 +61,9 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(tmp_path, images, tr
 
 def test_merged_weights_load_into_a_plain_model(tmp_path, trained):
     tiny.call_tool('merge', trained / 'tiny_clip.py', trained / 'epoch_3.pth', tmp_path / 'merged.pth')
+    with pytest.raises(ValueError, match="did you mean 'lora_rank'"):
+        tiny.call_tool('merge', trained / 'tiny_clip.py', trained / 'epoch_3.pth', tmp_path / 'x.pth', '--cfg-options',
+                       'model.lora_ranks=4')
     state = tiny.load(tmp_path / 'merged.pth')['state_dict']
     assert not any('lora_' in key for key in state)
     cfg = Config.fromfile(tmp_path / 'merged.py')

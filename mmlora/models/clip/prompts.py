@@ -12,8 +12,11 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         ValueError: There is none, or one has not just one place ``{}`` for the name.
+        TypeError: One is no text.
     """
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    if not all(isinstance(template, str) for template in templates):
+        raise TypeError(f'templates must be texts, got {list(templates)}')
     wrong = [template for template in templates if template.count('{}') != 1]
     if not templates or wrong:
         raise ValueError(f'templates must each have one {{}} for the name of the class, got {wrong or templates}')
