@@ -207,6 +207,8 @@ def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds
         return _write_plain(out, state)
     old = trained.get('meta') or {}
     meta = {key: old[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in old}
-    meta['mmlora'] = dict(version=__version__, merged=kinds)
+    about = old.get('mmlora') or {}
+    kept = {key: about[key] for key in ('protocol', 'truncated') if key in about}  # Results are those of the run.
+    meta['mmlora'] = dict(version=__version__, merged=kinds, **kept)
     content = plain_checkpoint(dict(meta=meta, state_dict=state))
     return write_atomically(out, lambda file: torch.save(content, file))

@@ -64,6 +64,8 @@ def test_merged_weights_load_into_a_plain_model(tmp_path, trained):
     with pytest.raises(ValueError, match="did you mean 'lora_rank'"):
         tiny.call_tool('merge', trained / 'tiny_clip.py', trained / 'epoch_3.pth', tmp_path / 'x.pth', '--cfg-options',
                        'model.lora_ranks=4')
+    merged, last = (tiny.load(path)['meta']['mmlora'] for path in (tmp_path / 'merged.pth', trained / 'epoch_3.pth'))
+    assert merged['protocol'] == last['protocol'] and merged['protocol']['dataset_name']
     state = tiny.load(tmp_path / 'merged.pth')['state_dict']
     assert not any('lora_' in key for key in state)
     cfg = Config.fromfile(tmp_path / 'merged.py')
