@@ -1,5 +1,6 @@
 """Hooks, loops, optimizer wrappers and schedules."""
 
+from .episode_loops import EpisodeTestLoop, EpisodeValLoop
 from .hooks import (
     AccumulationHook,
     AdapterFolderHook,
@@ -21,6 +22,7 @@ from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 from .training_free_loop import TrainingFreeLoop
+from .wrappers import LearningDataParallel
 
 __all__ = [
     'AccumulationHook',
@@ -29,11 +31,14 @@ __all__ = [
     'CheckpointHook',
     'ClassNamesHook',
     'CompileHook',
+    'EpisodeTestLoop',
+    'EpisodeValLoop',
     'EpochTrainLoop',
     'FeatureCacheHook',
     'IterTrainLoop',
     'LateCosineRestartLR',
     'LateWarmupCosineLR',
+    'LearningDataParallel',
     'MuonAdamW',
     'ProtocolHook',
     'SPUHook',

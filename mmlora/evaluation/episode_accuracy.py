@@ -70,7 +70,7 @@ class EpisodeAccuracy(BaseMetric):
         **kwargs: Arguments of mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: An unknown ``metric``.
+        ValueError: An unknown ``metric``, or a number is out of range: an interval needs at least 2 episodes.
     """
 
     default_prefix = 'episode'
@@ -90,8 +90,21 @@ class EpisodeAccuracy(BaseMetric):
             raise ValueError(f'metric={metric!r} is unknown; choose from {", ".join(SCORES)}')
         super().__init__(**kwargs)
         self.episodes = dict(n_way=n_way, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes, seed=seed)
+        for name, least in dict(n_way=1, n_shot=1, n_query=1, n_episodes=2, seed=0).items():
+            value = self.episodes[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
         self.metric = metric
         self.feature_key = feature_key
+
+    def check(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None = None) -> None:
+        """Check that images with these labels can fill the episodes.
+
+        Raises:
+            ValueError: They cannot; the message names the smallest class.
+        """
+        sizes = {name: self.episodes[name] for name in ('n_way', 'n_shot', 'n_query')}
+        check_episode_size(positions_by_class(labels), **sizes, classes=classes)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the feature and the label of each sample.
@@ -109,6 +122,7 @@ class EpisodeAccuracy(BaseMetric):
         """Draw the episodes and average."""
         features = np.stack([feature for feature, _ in results])
         labels = np.array([label for _, label in results])
-        values = 100 * episode_accuracies(features, labels, metric=self.metric, **self.episodes)
+        classes = (self.dataset_meta or {}).get('classes')
+        values = 100 * episode_accuracies(features, labels, metric=self.metric, classes=classes, **self.episodes)
         accuracy, interval = mean_and_interval(values)
         return dict(accuracy=accuracy, interval=interval)
