@@ -22,7 +22,6 @@ from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 from .training_free_loop import TrainingFreeLoop
-from .wrappers import LearningDataParallel
 
 __all__ = [
     'AccumulationHook',
@@ -38,7 +37,6 @@ __all__ = [
     'IterTrainLoop',
     'LateCosineRestartLR',
     'LateWarmupCosineLR',
-    'LearningDataParallel',
     'MuonAdamW',
     'ProtocolHook',
     'SPUHook',
