@@ -28,6 +28,7 @@ PARAM_SCHEDULERS = Registry(
 )
 LOOPS = Registry('loop', parent=root.LOOPS, scope='mmlora', locations=['mmlora.engine'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
+MODEL_WRAPPERS = Registry('model_wrapper', parent=root.MODEL_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
 TOKENIZERS = Registry('tokenizer', parent=pretrain.TOKENIZER, scope='mmlora', locations=['mmlora.models'])
 
 _TWINS = {
@@ -42,6 +43,7 @@ _TWINS = {
     id(PARAM_SCHEDULERS): pretrain.PARAM_SCHEDULERS,
     id(LOOPS): pretrain.LOOPS,
     id(OPTIM_WRAPPERS): pretrain.OPTIM_WRAPPERS,
+    id(MODEL_WRAPPERS): pretrain.MODEL_WRAPPERS,
     id(TOKENIZERS): pretrain.TOKENIZER,
 }
 

@@ -1,7 +1,8 @@
 """Several processes: on GPUs as mmengine does it, on CPUs with gloo.
 
-mmengine's launchers always select a CUDA device, and wrap the model for one. Without CUDA the process group is
-therefore made here, before the runner, which uses the one that it finds.
+mmengine's launchers always select a CUDA device, and its runner wraps the model for one, whether anything of it learns or
+not. Without CUDA the process group is therefore made here, before the runner, which uses the one that it finds; and the
+wrapper is ours.
 """
 
 import gc
@@ -66,17 +67,19 @@ def stop_processes() -> None:
         dist.destroy_process_group()
 
 
-def wrap_for_cpu(cfg: Config) -> None:
-    """Let the runner wrap the model for processes on CPUs; does nothing with CUDA or one process.
+def wrap_for_processes(cfg: Config) -> None:
+    """Let the runner wrap the model for several processes, if anything of it learns; does nothing with one process.
 
     Args:
-        cfg: The config; ``model_wrapper_cfg`` is set or completed.
+        cfg: The config; ``model_wrapper_cfg`` is set or, without CUDA, completed.
     """
-    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+    given = cfg.get('model_wrapper_cfg')
+    if cfg.get('launcher', 'none') == 'none' or (given and torch.cuda.is_available()):
         return
-    wrapper = dict(cfg.get('model_wrapper_cfg') or {})
-    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper = dict(given or {})
+    wrapper.setdefault('type', 'mmlora.LearningDataParallel')
     wrapper.setdefault('broadcast_buffers', False)
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
-    wrapper['device_ids'] = None
+    if not torch.cuda.is_available():
+        wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper

@@ -11,7 +11,7 @@ from mmengine.evaluator import DumpResults
 
 from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
-from .distributed import start_processes, wrap_for_cpu
+from .distributed import start_processes, wrap_for_processes
 from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
 from .records import check_results, make_record, results_folder, write_record
@@ -158,7 +158,7 @@ def prepare_test_cfg(
     strict = add_hook(cfg, 'StrictLoadHook')
     if isinstance(strict, dict):
         strict['fine_tune'] = False
-    wrap_for_cpu(cfg)
+    wrap_for_processes(cfg)
     return cfg
 
 

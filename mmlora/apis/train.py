@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .distributed import start_processes, wrap_for_cpu
+from .distributed import start_processes, wrap_for_processes
 from .labels import check_labels
 from .learning import announce_learning, warn_of_earlier_run, warn_of_random_weights
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
@@ -127,7 +127,7 @@ def prepare_train_cfg(
     _set_loop(cfg)
     _set_data(cfg)
     _set_hooks(cfg)
-    wrap_for_cpu(cfg)
+    wrap_for_processes(cfg)
     return cfg
 
 

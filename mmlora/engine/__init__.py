@@ -22,6 +22,7 @@ from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
 from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 from .training_free_loop import TrainingFreeLoop
+from .wrappers import LearningDataParallel
 
 __all__ = [
     'AccumulationHook',
@@ -37,6 +38,7 @@ __all__ = [
     'IterTrainLoop',
     'LateCosineRestartLR',
     'LateWarmupCosineLR',
+    'LearningDataParallel',
     'MuonAdamW',
     'ProtocolHook',
     'SPUHook',

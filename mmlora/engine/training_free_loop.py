@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import Runner
 
 from ..registry import LOOPS, register
@@ -20,9 +20,15 @@ class TrainingFreeLoop(EpochTrainLoop):
         runner: The runner.
         dataloader: The training images.
         **kwargs: ``val_begin`` and ``val_interval``.
+
+    Raises:
+        ValueError: Weights are averaged.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, **kwargs: Any) -> None:
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise ValueError('there are no steps whose weights could be averaged, and the checkpoint would hold the '
+                             'model as it was before it has seen the training images: leave EMAHook out')
         super().__init__(runner, dataloader, max_epochs=1, **kwargs)
         self._max_iters = 1
 

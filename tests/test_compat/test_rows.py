@@ -164,12 +164,12 @@ class TestRow09:
     def test_row09(self):
         process = self._python("""
             from mmengine.config import Config
-            from mmlora.apis.distributed import start_processes, stop_processes, wrap_for_cpu
+            from mmlora.apis.distributed import start_processes, stop_processes, wrap_for_processes
             import torch.distributed as dist
             cfg = Config(dict(launcher='pytorch'))
             start_processes(cfg)
             assert dist.get_backend() == 'gloo'
-            wrap_for_cpu(cfg)
+            wrap_for_processes(cfg)
             assert cfg.model_wrapper_cfg.device_ids is None
             stop_processes()
         """)

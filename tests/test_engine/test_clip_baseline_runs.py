@@ -1,7 +1,11 @@
 """Runs of the baselines of CLIP: trained, resumed, tested by the tool, loaded strictly, searched."""
 
+import copy
 import json
+import multiprocessing
+import os
 import re
+import socket
 
 import pytest
 import tiny
@@ -114,6 +118,37 @@ def test_tip_adapter_and_its_checkpoint_through_the_tool(tmp_path, images, finet
     assert finetune != torch.equal(first, states[0]['head.cache.keys'])
 
 
+def test_averaged_weights_would_lose_the_cache(tmp_path, images):
+    cfg = run_config(images, tmp_path / 'run', 'TipAdapter')
+    cfg.custom_hooks.append(dict(type='EMAHook'))
+    with pytest.raises(ValueError, match='leave EMAHook out'):
+        train(cfg)
+
+
+def _train_as_one_of_two(rank, address, cfg):
+    os.environ['LOCAL_RANK'] = str(rank)  # As torchrun sets it; the runner asks for it.
+    torch.distributed.init_process_group('gloo', address, rank=rank, world_size=2)
+    train(cfg, launcher='pytorch')
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_fill_the_cache_and_validate_as_one(tmp_path, images):
+    cfg = run_config(images, tmp_path / 'two', 'TipAdapter', alpha=50.0, beta=20.0)
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        address = f'tcp://127.0.0.1:{probe.getsockname()[1]}'
+    context = multiprocessing.get_context('fork')
+    workers = [context.Process(target=_train_as_one_of_two, args=(rank, address, cfg)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    tested = run_test(cfg, str(tmp_path / 'two' / 'epoch_1.pth'), record=False, work_dir=str(tmp_path / 'one'))
+    assert accuracies(tmp_path / 'two') == [pytest.approx(tested['accuracy/top1'], abs=0.01)]
+    assert tested['accuracy/top1'] > 60  # chance is a third
+
+
 def test_a_resumed_tip_adapter_keeps_its_cache(tmp_path, images):
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     train(run_config(images, whole, 'TipAdapter', finetune=True))
@@ -131,6 +166,10 @@ def test_alpha_and_beta_are_searched_on_validation_data_alone(tmp_path, images, 
     with pytest.raises(ValueError, match='val_dataloader holds the test data'):
         train(cfg, work_dir=str(tmp_path / 'refused'))
     cfg.val_dataloader.dataset.indices = list(range(0, 36, 2))
+    averaged = copy.deepcopy(cfg)
+    averaged.custom_hooks.append(dict(type='EMAHook'))
+    with pytest.raises(ValueError, match='leave EMAHook'):
+        train(averaged, work_dir=str(tmp_path / 'refused'))
     train(cfg)
     cache = tiny.load(tmp_path / 'run' / f'epoch_{3 if finetune else 1}.pth')['state_dict']
     assert (float(cache['head.cache.alpha']), float(cache['head.cache.beta'])) in [

@@ -3,11 +3,14 @@
 import json
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from mmengine.model import is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
 
 from mmlora.apis import prepare_train_cfg
 from mmlora.apis.distributed import start_processes
@@ -43,6 +46,13 @@ def trained(tmp_path_factory, images):
     return folder
 
 
+@pytest.fixture
+def single_process():
+    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{free_port()}', rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.mark.slow
 def test_both_processes_hold_equal_weights(trained):
     first, second = (torch.load(trained / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
@@ -70,6 +80,14 @@ def test_two_processes_test_as_one(tmp_path, images, trained):
     assert one == two and 'accuracy/top1' in one
 
 
+def test_a_model_of_which_nothing_learns_is_not_wrapped(single_process):
+    frozen, learning = torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 2)
+    build = partial(MODEL_WRAPPERS.build, dict(type='mmlora.LearningDataParallel', device_ids=None))
+    assert build(default_args=dict(module=frozen)) is frozen
+    wrapped = build(default_args=dict(module=learning))
+    assert is_model_wrapper(wrapped) and wrapped.module is learning and not is_model_wrapper(frozen)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='CPU processes')
 def test_processes_that_no_launcher_started_are_refused(tmp_path, images, monkeypatch):
     cfg = tiny.tiny_config(images, tmp_path)
@@ -88,4 +106,4 @@ def test_the_model_is_wrapped_for_cpus_only_where_there_are_several(tmp_path, im
     cfg = tiny.tiny_config(images, tmp_path)
     assert 'model_wrapper_cfg' not in prepare_train_cfg(cfg)
     wrapper = prepare_train_cfg(cfg, launcher='pytorch').model_wrapper_cfg
-    assert wrapper.type == 'MMDistributedDataParallel' and wrapper.device_ids is None
+    assert wrapper.type == 'mmlora.LearningDataParallel' and wrapper.device_ids is None

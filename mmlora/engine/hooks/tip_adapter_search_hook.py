@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...models.clip.methods.tip_adapter import TipAdapter, check_weights
@@ -38,12 +38,15 @@ class TipAdapterSearchHook(Hook):
 
         Raises:
             TypeError: The model is no ``TipAdapter``.
-            ValueError: There are no validation data, or they are the test data.
+            ValueError: There are no validation data, or they are the test data; or weights are averaged.
         """
         model = unwrap_model(runner.model)
         if not isinstance(model, TipAdapter):
             raise TypeError(f'TipAdapterSearchHook is for TipAdapter, and the model is a {type(model).__name__}: leave '
                             'it out of custom_hooks')
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise ValueError('the checkpoint would hold averaged weights, and alpha and beta that were not chosen for '
+                             'them: leave EMAHook or TipAdapterSearchHook out of custom_hooks')
         if runner.val_loop is None:
             raise ValueError('TipAdapterSearchHook needs validation data: give val_dataloader, val_cfg and '
                              'val_evaluator, or leave it out of custom_hooks')

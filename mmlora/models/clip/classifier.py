@@ -307,9 +307,9 @@ class LoRACLIPClassifier(BaseClassifier):
         self._need_classes()
         if 'gt_label' in data_samples[0]:
             labels = torch.cat([sample.gt_label for sample in data_samples])
-            if labels.numel() and int(labels.max()) >= len(self._classes):  # Images of several labels may have none.
-                raise ValueError(f'a sample has the label {int(labels.max())}, and there are {len(self._classes)} class '
-                                 'names')
+            largest = int(labels.max()) if labels.numel() else -1  # Images of several labels may have none.
+            if largest >= len(self._classes):
+                raise ValueError(f'a sample has the label {largest}, and there are {len(self._classes)} class names')
         return self.head.loss((self.logits(inputs),), data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any) -> list[DataSample]:
