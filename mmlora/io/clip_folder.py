@@ -74,6 +74,19 @@ def is_adapter_folder(path: str | os.PathLike) -> bool:
     return (Path(path).expanduser() / CONFIG).is_file()
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Check that an adapter folder can be written: that nothing else lies there.
+
+    Raises:
+        ValueError: The folder holds other things than an adapter.
+    """
+    folder = Path(path)
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
+    unfinished = WEIGHTS in others and set(others) <= {WEIGHTS, RECORD, CARD}  # A kill came before the last file.
+    if others and not is_adapter_folder(folder) and not unfinished:
+        raise ValueError(f'{str(folder)!r} is no adapter folder and holds {others[:5]}: choose another name')
+
+
 def write_folder(
     path: str | os.PathLike, factors: Factors, record: Mapping[str, Any], card: str, base_name: str | None = None
 ) -> Path:
@@ -90,9 +103,7 @@ def write_folder(
         ValueError: The folder holds other things than an adapter.
     """
     folder = Path(path)
-    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
-    if others and not is_adapter_folder(folder):
-        raise ValueError(f'{str(folder)!r} is no adapter folder and holds {others[:5]}: choose another name')
+    check_writable(folder)
     model = record['model']
     config = peft_config(
         factors, model['alpha'], model['scaling'], model['factor'], model.get('dropout'), base_name

@@ -201,6 +201,7 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"is no adapter folder and holds \['thesis.tex'\]"):
             make_folder(tmp_path / 'mine')
         make_folder(tmp_path / 'adapter')
+        (tmp_path / 'adapter' / 'adapter_config.json').unlink()  # As a kill leaves it that comes before the last file.
         folder, *_ = make_folder(tmp_path / 'adapter', lora_rank=4)
         assert read_folder(folder).settings['rank'] == 4
 
@@ -528,6 +529,15 @@ class TestRun:
         assert any(not torch.equal(value, last[f'module.{name}']) for name, value in found.items())
         protocol = read_folder(tmp_path / 'run' / 'adapter').record['protocol']
         assert protocol['averaged'] and protocol == checkpoint['meta']['mmlora']['protocol']
+
+    def test_another_folder_in_the_way_is_named_before_training(self, tmp_path, run):
+        cfg = Config.fromfile(run / 'tiny_clip.py')
+        cfg.work_dir = str(tmp_path)
+        (tmp_path / 'adapter').mkdir()
+        (tmp_path / 'adapter' / 'notes.txt').write_text('')
+        with pytest.raises(ValueError, match=r"is no adapter folder and holds \['notes.txt'\]"):
+            train(cfg)
+        assert not list(tmp_path.glob('*.pth'))
 
     def test_words_of_a_file_come_along(self, tmp_path):
         (tmp_path / 'words.txt').write_text('\n'.join(clip_tiny.WORDS))

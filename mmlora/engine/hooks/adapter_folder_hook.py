@@ -6,6 +6,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
+from ...io.clip_folder import check_writable
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
 from ..clip_record import why_no_folder, write_run
@@ -32,6 +33,15 @@ class AdapterFolderHook(Hook):
         if not folder or Path(folder).name != folder:
             raise ValueError(f'folder must be the name of a folder below the work directory, got {folder!r}')
         self.folder = folder
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the place for the folder, rather than after hours of training.
+
+        Raises:
+            ValueError: Something else lies there.
+        """
+        if why_no_folder(unwrap_model(runner.model)) is None:
+            check_writable(Path(runner.work_dir) / self.folder)
 
     @master_only
     def after_train(self, runner: Runner) -> None:
