@@ -7,8 +7,9 @@ keeps its old value. A data set or the schedule of a config therefore refers to 
 
 One variable may choose the values of others: ``train_split = dict(tune='train', otherwise='trainval')`` is ``'train'``
 where ``tune = True`` and ``'trainval'`` where ``tune = False``. A ``val_dataloader`` that refers to ``val_split`` is
-left out where that is None. The length of a run may follow from ``shot``, as in ``max_iters = dict(per_shot=500)``; see
-:mod:`mmlora.apis.run_length`.
+left out where that is None. Where data have no validation (``val_dataloader = val_evaluator = None``), an empty
+``val_cfg`` of a schedule goes too. The length of a run may follow from ``shot``, as in
+``max_iters = dict(per_shot=500)``; see :mod:`mmlora.apis.run_length`.
 
 ``'{seed}'`` is the seed of the run, ``cfg.randomness.seed``, for what a data set draws once.
 """
@@ -76,6 +77,8 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
             f'{changed} comes too late: this is the config of a run, which was settled with {earlier}. Set '
             'it on the config that the run began with'
         )
+    if 'val_dataloader' in cfg and cfg.val_dataloader is cfg.get('val_evaluator') is None and cfg.get('val_cfg') == {}:
+        cfg.val_cfg = None  # The data say that there are none to validate on; the schedule has brought an empty loop.
     used: dict[str, Any] = {}
     of_data: set[str] = set()
     switches: dict[str, str] = {}

@@ -163,6 +163,12 @@ def test_one_variable_chooses_what_is_trained_and_validated():
     assert settle_variables(cfg) == dict(tune=True)
     assert (cfg.train_dataloader.dataset.split, cfg.val_dataloader.dataset.split) == ('train', 'val')
     assert cfg.val_cfg == {} and cfg.val_evaluator
+    cfg = tuned(val_dataloader=None, val_evaluator=None, val_cfg={})
+    settle_variables(cfg)
+    assert cfg.val_cfg is None
+    cfg = tuned(val_dataloader=None, val_cfg={})  # An evaluator without data is a mistake, which the runner names.
+    settle_variables(cfg)
+    assert cfg.val_cfg == {} and cfg.val_evaluator
     cfg = tuned(train_split='half', val_split='rest')
     assert settle_variables(cfg) == dict(train_split='half', val_split='rest')
 
