@@ -37,24 +37,36 @@ def settle_classes(cfg: Config, checkpoint: str | None = None) -> int | None:
         name = kind.rows_per_class(node)
         if name is None or node.get('num_classes') is not None:
             continue
-        settled = _rows(checkpoint, name) if checkpoint else len(node.get('classes') or ()) or _classes_of_data(cfg)
+        if checkpoint:
+            settled = count_rows(checkpoint, name)
+        else:
+            settled = len(node.get('classes') or ()) or _classes_of_data(cfg)
         if settled:
             node['num_classes'] = settled
     return settled
 
 
-def _rows(checkpoint: str, name: str) -> int | None:
+def count_rows(checkpoint: str, name: str) -> int | None:
+    """Return the number of rows of a tensor of a checkpoint; None where it is not there or empty."""
     state = unwrap(load_checkpoint(checkpoint), checkpoint)
     found = next((value for key, value in state.items() if key.removeprefix('module.') == name), None)
     return None if found is None else len(found) or None
 
 
-def _classes_of_data(cfg: Config) -> int:
+def training_data(cfg: Config) -> Any:
+    """Build the data set of training.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
     config: Mapping[str, Any] = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     with explain_missing_data('train_dataloader'), DefaultScope.overwrite_default_scope(
             cfg.get('default_scope', 'mmpretrain')):
-        dataset = DATASETS.build(dict(config))
-    numbers = {len(class_names(part)) or declared_classes(part) for part in plain_datasets(dataset)}
+        return DATASETS.build(dict(config))
+
+
+def _classes_of_data(cfg: Config) -> int:
+    numbers = {len(class_names(part)) or declared_classes(part) for part in plain_datasets(training_data(cfg))}
     if len(numbers) != 1 or None in numbers:
         raise ValueError(f'the model needs the number of classes, and the training data have '
                          f'{sorted(map(str, numbers))}: give the model num_classes=...')

@@ -5,13 +5,9 @@ have a ``rows_per_image``, which tells the name of such a tensor.
 """
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS
 
-from ..io.checkpoint import load_checkpoint
-from ..io.weights import unwrap
-from .labels import explain_missing_data
 from .settle import adapted_backbones
+from .settle_classes import count_rows, training_data
 
 
 def settle_images(cfg: Config, checkpoint: str | None = None) -> int | None:
@@ -31,19 +27,7 @@ def settle_images(cfg: Config, checkpoint: str | None = None) -> int | None:
     for node, kind in adapted_backbones(cfg.get('model') or {}, 'rows_per_image'):
         if node.get('cache_size') is not None:
             continue
-        settled = _rows(checkpoint, kind.rows_per_image(node)) if checkpoint else _images(cfg)
+        settled = count_rows(checkpoint, kind.rows_per_image(node)) if checkpoint else len(training_data(cfg))
         if settled:
             node['cache_size'] = settled
     return settled
-
-
-def _rows(checkpoint: str, name: str) -> int | None:
-    state = unwrap(load_checkpoint(checkpoint), checkpoint)
-    found = next((value for key, value in state.items() if key.removeprefix('module.') == name), None)
-    return None if found is None else len(found) or None
-
-
-def _images(cfg: Config) -> int:
-    with explain_missing_data('train_dataloader'), DefaultScope.overwrite_default_scope(
-            cfg.get('default_scope', 'mmpretrain')):
-        return len(DATASETS.build(dict((cfg.get('train_dataloader') or {}).get('dataset') or {})))
