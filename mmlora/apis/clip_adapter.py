@@ -33,7 +33,7 @@ from ..models.clip.prompts import check_classes, check_templates, make_prompts, 
 from ..models.clip.settings import describe_clip, name_of, prompts_difference
 from ..registry import MODELS, TOKENIZERS
 from ..version import __version__
-from .records import RESULTS, read_records
+from .records import RESULTS, read_records, sha256_of
 from .variables import settle_variables
 
 
@@ -224,13 +224,15 @@ def _take_prompts(model: LoRACLIPClassifier, given: Mapping[str, Any], where: st
 
 
 def _metrics(trained: Mapping[str, Any], checkpoint: str) -> dict[str, float]:
-    """Return the last validation of a checkpoint, and the tests that are recorded beside it."""
+    """Return the last validation of a checkpoint, and the tests of this very file that are recorded beside it."""
     scalars = (trained.get('message_hub') or {}).get('log_scalars') or {}
     found = {name: buffer.current() for name, buffer in scalars.items()
              if name.startswith('val/') and not name.endswith('time') and len(buffer.data[0])}
-    results = Path(checkpoint).expanduser().parent / RESULTS
-    for entry in read_records(results) if results.is_file() else ():
-        if entry['checkpoint']['name'] == Path(checkpoint).name:
+    path = Path(checkpoint).expanduser()
+    entries = read_records(path.parent / RESULTS) if (path.parent / RESULTS).is_file() else []
+    digest = sha256_of(path) if entries else None  # Another run may have used the folder, and the name, since.
+    for entry in entries:
+        if entry['checkpoint'].get('sha256') == digest:
             found |= {f'{entry["dataset_name"]} test: {name}': value for name, value in entry['metrics'].items()
                       if isinstance(value, (int, float))}
     return found

@@ -499,6 +499,20 @@ class TestRun:
         same = ('model', 'base', 'tokenizer', 'images', 'protocol')
         assert [first.record[name] for name in same] == [second.record[name] for name in same]
 
+    def test_the_card_has_the_tests_of_this_checkpoint_alone(self, tmp_path, run):
+        config, checkpoint, out = run / 'tiny_clip.py', tmp_path / 'epoch_2.pth', tmp_path / 'adapter'
+        shutil.copy(run / 'epoch_2.pth', checkpoint)
+        tiny.call_tool('test', config, checkpoint, '--work-dir', tmp_path / 'test')
+        assert not tiny.call_tool('export_adapter', config, checkpoint, '--out', out)
+        [name] = [name for name in read_folder(out).record['metrics'] if name.endswith(' test: accuracy/top1')]
+        assert read_folder(out).record['metrics'][name] == pytest.approx(accuracies(run)[-1], abs=0.01)
+        results = tmp_path / 'results.json'
+        content = json.loads(results.read_text())
+        content['results'][0]['checkpoint']['sha256'] = 64 * '0'  # Of an earlier run into the same folder.
+        results.write_text(json.dumps(content))
+        assert not tiny.call_tool('export_adapter', config, checkpoint, '--out', out)
+        assert name not in read_folder(out).record['metrics']
+
     def test_predictions_are_those_of_the_test(self, tmp_path, images, run):
         loaded = mmlora.clip.load(run / 'adapter', device='cpu')
         paths = sorted(images.glob('*/*.png'))
