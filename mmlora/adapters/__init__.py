@@ -39,6 +39,7 @@ from .sub_rank import ROWS, SubRankLinear
 from .token_masks import decode_mask, encode_mask, mask_images, mask_of_record
 from .token_pruning import TokenPruning, TokenRecord
 from .tuning import Tuning, find_tuning, tunings
+from .twin import frozen_twin
 from .vpt import VPT
 
 __all__ = [
@@ -98,6 +99,7 @@ __all__ = [
     'find_banks',
     'find_tuning',
     'freeze',
+    'frozen_twin',
     'inject',
     'inject_attention',
     'inject_exact',

@@ -205,6 +205,16 @@ class EpisodeSampler(Sampler):
         if p_interpolate < 1:
             self._of_lora = self._split_by_lora(dataset, classes)
 
+    @property
+    def sampler(self) -> 'EpisodeSampler':
+        """This sampler itself: mmengine tells the epoch to what a batch sampler has under this name."""
+        return self
+
+    @property
+    def loras(self) -> tuple[str, ...]:
+        """The LoRAs that have episodes of their own, as ``p_interpolate`` is below 1."""
+        return tuple(self._of_lora)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass."""
         self.epoch = int(epoch)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmpretrain.datasets import BaseDataset
 
-from ..io.pool import Pool
+from ..io.pool import Pool, PoolImage
 from ..registry import DATASETS, register
 
 CHANNELS = ('rgb', 'bgr')
@@ -61,7 +61,7 @@ class PoolImages(BaseDataset):
         return [dict(gt_label=image.gt_label, lora=image.lora, place=place) for place, image in enumerate(self.images)]
 
     def prepare_data(self, idx: int) -> Any:
-        """Read an image, run the pipeline and add the mask.
+        """Read an image, run the pipeline and add the mask; ``lora_label`` is its label in the head of its LoRA.
 
         Raises:
             ValueError: The pipeline moves patches by more than a flip, and the image has a mask.
@@ -72,6 +72,11 @@ class PoolImages(BaseDataset):
         info['img'] = (pixels[:, :, ::-1] if self.channels == 'bgr' else pixels).copy()
         info['img_shape'] = info['ori_shape'] = size = pixels.shape[:2]
         info['sample_idx'] = int(info['sample_idx'])
+        item = self._prepare(image, info, size)
+        item['data_samples'].set_metainfo(dict(lora_label=image.lora_label))
+        return item
+
+    def _prepare(self, image: PoolImage, info: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         if self.mask_ratio is None:
             return self.pipeline(info)
         mask = self.pool.mask(image, self.mask_ratio).reshape(*self.pool.about['grid'])

@@ -8,6 +8,7 @@ from .hooks import (
     ClassNamesHook,
     CompileHook,
     FeatureCacheHook,
+    MetaLoRADistillationHook,
     ProtocolHook,
     SPUHook,
     StableRankHook,
@@ -20,6 +21,7 @@ from .hooks import (
 from .loops import EpochTrainLoop, IterTrainLoop
 from .muon import MuonAdamW
 from .optim_wrappers import BF16OptimWrapper
+from .periodic_schedule import PeriodicWarmupCosineLR
 from .schedulers import LateCosineRestartLR, LateWarmupCosineLR
 from .training_free_loop import TrainingFreeLoop
 from .wrappers import LearningDataParallel
@@ -39,7 +41,9 @@ __all__ = [
     'LateCosineRestartLR',
     'LateWarmupCosineLR',
     'LearningDataParallel',
+    'MetaLoRADistillationHook',
     'MuonAdamW',
+    'PeriodicWarmupCosineLR',
     'ProtocolHook',
     'SPUHook',
     'StableRankHook',

@@ -6,6 +6,7 @@ from .checkpoint_hook import CheckpointHook
 from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
 from .feature_cache_hook import FeatureCacheHook
+from .meta_lora_distillation_hook import MetaLoRADistillationHook
 from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
@@ -22,6 +23,7 @@ __all__ = [
     'ClassNamesHook',
     'CompileHook',
     'FeatureCacheHook',
+    'MetaLoRADistillationHook',
     'ProtocolHook',
     'SPUHook',
     'StableRankHook',
