@@ -26,6 +26,7 @@ from ..io.plain import plain_checkpoint
 from ..io.weights import unwrap
 from ..models.clip import LoRACLIPClassifier, restore_openai_keys
 from ..models.clip.base_weights import complete_adapter
+from ..models.clip.settings import describe_clip
 from ..registry import HOOKS, MODELS
 from ..version import __version__
 from .settle import adapted_backbones, resolve_type, settle_ranks
@@ -103,7 +104,7 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str, layout: str | None 
     weight_of = {key: key if key in types else key.removesuffix('bias') + 'weight' for key in merged}
     state = {key: value.to(types[weight_of[key]]).contiguous() for key, value in merged.items()}
     if layout is None:
-        weights = _write(out, state, trained, kinds)
+        weights = _write(out, state, trained, kinds, plain)
     else:
         weights = _write_plain(out, clip_in_layout(state, layout))
     return weights, write_text(config, f'{HEADER} {checkpoint}\n{plain_cfg.pretty_text}')
@@ -202,13 +203,15 @@ def _write_plain(out: str, state: Mapping[str, Tensor]) -> Path:
     return write_atomically(out, lambda file: torch.save(state, file))
 
 
-def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds: list[str]) -> Path:
+def _write(out: str, state: dict[str, Tensor], trained: Mapping[str, Any], kinds: list[str], plain: nn.Module) -> Path:
     if Path(out).suffix == '.safetensors':
         return _write_plain(out, state)
     old = trained.get('meta') or {}
     meta = {key: old[key] for key in ('dataset_meta', 'epoch', 'iter', 'seed') if key in old}
     about = old.get('mmlora') or {}
     kept = {key: about[key] for key in ('protocol', 'truncated') if key in about}  # Results are those of the run.
+    if isinstance(plain, LoRACLIPClassifier):
+        kept['clip'] = describe_clip(plain)  # Its prompts are compared with those of a test.
     meta['mmlora'] = dict(version=__version__, merged=kinds, **kept)
     content = plain_checkpoint(dict(meta=meta, state_dict=state))
     return write_atomically(out, lambda file: torch.save(content, file))

@@ -79,6 +79,9 @@ def test_merged_weights_load_into_a_plain_model(tmp_path, trained):
         torch.testing.assert_close(plain.eval()(x), adapted.eval()(x), rtol=0, atol=1e-3)
     tiny.call_tool('test', tmp_path / 'merged.py', tmp_path / 'merged.pth', '--work-dir', tmp_path / 'test')
     assert accuracies(tmp_path / 'test') == accuracies(trained)[-1:]
+    with pytest.raises(ValueError, match=r'merged.pth was trained with other prompts: classes are'):
+        tiny.call_tool('test', tmp_path / 'merged.py', tmp_path / 'merged.pth', '--work-dir', tmp_path / 'other',
+                       '--cfg-options', 'model.classes=[class0,class1,photo]')
 
 
 @pytest.mark.slow
