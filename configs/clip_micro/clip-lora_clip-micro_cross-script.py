@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
     '../_base_/clip_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
 custom_hooks = [dict(type='StepSeedHook'), dict(type='ClassNamesHook'), dict(type='AdapterFolderHook'),
                 dict(type='StrictLoadHook', other_prompts=True)]  # yapf: disable
 run_folder = 'clip-lora/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
     '../_base_/clip_cached_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=3e-1))
 custom_hooks = [dict(type='StepSeedHook'), dict(type='ClassNamesHook'), dict(type='AdapterFolderHook'),
                 dict(type='StrictLoadHook', other_prompts=True)]  # yapf: disable
 run_folder = 'coop/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
     '../_base_/clip_cached_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=3e-1))
 run_folder = 'coop/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

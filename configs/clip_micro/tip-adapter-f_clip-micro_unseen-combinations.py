@@ -4,5 +4,6 @@ _base_ = [
     '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
     '../_base_/clip_cached_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 model = dict(alpha=30, beta=5.5)
 run_folder = 'tip-adapter-f/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -1,8 +1,9 @@
 _base_ = [
     '../_base_/models/tip-adapter_clip-micro.py',
     '../_base_/datasets/glyphs_clip_unseen-combinations.py',
-    '../_base_/schedules/training-free.py',
+    '../_base_/schedules/tip-adapter_training-free.py',
     '../_base_/clip_cached_epoch_runtime.py',
 ]
+val_cfg = None
 model = dict(alpha=30, beta=5.5)
 run_folder = 'tip-adapter/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/schedules/clip-micro_two-stage_adamw_cosine_150i.py',
     '../_base_/clip_two-stage_runtime.py',
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-2))
 run_folder = 'two-stage/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

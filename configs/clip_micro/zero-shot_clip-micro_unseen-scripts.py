@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/clip_runtime.py',
 ]
 train_dataloader = None
+test_cfg = dict()
 run_folder = 'zero-shot/clip-micro/{dataset_name}'

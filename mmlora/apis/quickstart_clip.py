@@ -50,8 +50,10 @@ TUNE_SHOTS = (4,)  # One setting serves all numbers of images, as in the paper o
 LR = 'optim_wrapper.optimizer.lr'
 USUAL_GRID: dict[str, tuple[float, ...]] = {LR: (1e-3, 3e-3, 1e-2, 3e-2)}
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    'linear-probe': {LR: (1e-3, 3e-3, 1e-2, 3e-2)},
+    'linear-probe': {LR: (3e-4, 1e-3, 3e-3, 1e-2)},
     'tip-adapter': {'model.alpha': (10.0, 30.0, 100.0), 'model.beta': (1.0, 5.5, 15.0)},
+    'tip-adapter-f': {LR: (3e-4, 1e-3, 3e-3, 1e-2)},
+    'coop': {LR: (3e-2, 1e-1, 3e-1)},
 }
 """What is searched; a method that is not here has the usual grid."""
 

@@ -55,7 +55,7 @@ def test_pretraining_and_tests_have_the_same_towers():
 
 def test_names_of_combinations_that_it_never_saw_are_known(model):
     dataset = FewShotGlyphs('test', held_out='combinations', n_test=3, pipeline=[dict(type='PackInputs')])
-    assert accuracy(model, dataset) > 65  # 78.3 with 20 images of each, and 2.8 by chance
+    assert accuracy(model, dataset) > 65  # 78.1 with 10 images of each, and 2.8 by chance
 
 
 def test_every_name_has_tokens(model):

@@ -41,4 +41,3 @@ test_dataloader = dict(
     ),
 )
 test_evaluator = dict(type='Accuracy', topk=(1,))
-test_cfg = dict()
