@@ -1,6 +1,7 @@
 """What an adapter folder says of a run: model, base weights, preparation of images, labels, metrics; and its card."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_run(
         cfg: The config of the run; it is not changed.
         model: The trained model, whose classes are set.
         protocol: Labels of the run and where it stood, as in the meta of its checkpoints; by default of the config.
-        metrics: Measured results, by their names.
+        metrics: Measured results, by their names; one that is not finite is recorded as None.
         state: Weights that take the place of those of the model, such as their average.
 
     Raises:
@@ -69,7 +70,7 @@ def write_run(
         tokenizer=_tokenizer(model, cfg),
         images=describe_images(_pipeline(cfg), model.data_preprocessor),
         protocol=dict(protocol or describe_run(cfg)),
-        metrics={name: float(value) for name, value in metrics.items()},
+        metrics={name: float(value) if math.isfinite(value) else None for name, value in metrics.items()},
     )
     if model.scale.learned:
         record['logit_scale_value'] = float((state or model.state_dict())['logit_scale'])

@@ -33,7 +33,8 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         'base weights': base.get('location'),
         'sha256 of the base weights': base.get('sha256'),
         'mmlora': record.get('version'),
-        **{name: f'{value:.4g}' for name, value in (record.get('metrics') or {}).items()},
+        **{name: 'not defined' if value is None else f'{value:.4g}'
+           for name, value in (record.get('metrics') or {}).items()},
     }
     front = {'library_name': 'peft', 'pipeline_tag': 'zero-shot-image-classification',
              'tags': ['lora', 'clip', 'mmlora']} | ({'base_model': base_name} if base_name else {})

@@ -205,6 +205,13 @@ class TestFolder:
         folder, *_ = make_folder(tmp_path / 'adapter', lora_rank=4)
         assert read_folder(folder).settings['rank'] == 4
 
+    def test_a_metric_that_is_not_defined(self, tmp_path):
+        model = clip_tiny.fill(LoRACLIPClassifier(**clip_tiny.SMALL))
+        cfg = Config(dict(model=dict(tokenizer=clip_tiny.SMALL['tokenizer'])))
+        folder = write_run(tmp_path / 'adapter', cfg, model, {}, {'val/auc': float('nan'), 'val/acc': 0.5})
+        assert read_folder(folder).record['metrics'] == {'val/auc': None, 'val/acc': 0.5}
+        assert '| val/auc | not defined |' in (folder / 'README.md').read_text()
+
     DAMAGE = {
         'no JSON': ('mmlora.json', '{', 'is no JSON'),
         'another format': ('mmlora.json', '{"format": "2"}', "format='2', this version reads"),
