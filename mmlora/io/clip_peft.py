@@ -16,24 +16,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-PREFIX = 'base_model.model.'
+from .peft_plain import PREFIX, check_plain
+
 TOWERS = {'vision': 'vision_model', 'text': 'text_model'}
 PROJECTIONS = {'q': 'q_proj', 'k': 'k_proj', 'v': 'v_proj', 'o': 'out_proj'}
 SCALINGS = {'alpha/r': False, 'alpha/sqrt(r)': True}
 """Rules of scaling that peft has, and its ``use_rslora`` for each."""
 
-REFUSED = {
-    'use_dora': 'DoRA', 'lora_bias': 'a bias on B', 'modules_to_save': 'other modules that learned',
-    'rank_pattern': 'ranks of single layers', 'alpha_pattern': 'alphas of single layers', 'use_qalora': 'QALoRA',
-    'layer_replication': 'layers that occur several times', 'trainable_token_indices': 'tokens that learned',
-    'target_parameters': 'parameters that are no layers', 'use_bdlora': 'BD-LoRA', 'megatron_config': 'Megatron',
-    'fan_in_fan_out': 'transposed weights', 'alora_invocation_tokens': 'activated LoRA', 'arrow_config': 'Arrow',
-    'kasa_config': 'KaSA', 'velora_config': 'VeLoRA', 'monteclora_config': 'MonteCLoRA',
-}  # fmt: skip
-"""Fields of peft that mean something else than LoRA of one rank, and what."""
-
-PLAIN_INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal', 'mica')
-"""``init_lora_weights`` that leave the base model as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract from it."""
+ONE_RANK = {'rank_pattern': 'ranks of single layers', 'alpha_pattern': 'alphas of single layers'}
+"""Fields of peft that LoRACLIP has not, beside those of what is no plain LoRA."""
 
 _KEY = re.compile(
     rf'(?:{re.escape(PREFIX)})?(vision_model|text_model)\.encoder\.layers\.(\d+)\.self_attn\.'
@@ -179,19 +170,7 @@ def read_peft_config(config: Mapping[str, Any], factors: Factors, where: str) ->
     Raises:
         ValueError: It is no LoRA, or one that LoRACLIP cannot have; the field is quoted.
     """
-    if config.get('peft_type') != 'LORA':
-        raise ValueError(f'{where} has peft_type={config.get("peft_type")!r}, where LoRACLIP takes LORA')
-    for field, meaning in REFUSED.items():
-        if config.get(field):
-            raise ValueError(f'{where} has {field}={config[field]!r} ({meaning}), which LoRACLIP does not have')
-    if config.get('bias', 'none') != 'none':
-        raise ValueError(f'{where} has bias={config["bias"]!r}, biases that learned, which LoRACLIP does not have')
-    init = config.get('init_lora_weights')
-    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
-        raise ValueError(
-            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors are none for '
-            "those of the CLIP: let peft's save_pretrained convert it, with path_initial_model_for_weight_conversion"
-        )
+    check_plain(config, where, 'LoRACLIP', ONE_RANK)
     ranks = {int(a.shape[0]) for a, _ in factors.values()}
     rank, alpha = config.get('r'), config.get('lora_alpha')
     if ranks != {rank}:

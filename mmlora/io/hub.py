@@ -70,6 +70,9 @@ class LoRAHub:
         if content.get('format') != FORMAT or not isinstance(content.get('members'), dict):
             raise ValueError(f'{folder / INDEX} has format={content.get("format")!r}, where {FORMAT!r} is expected')
         for name, known in content['members'].items():
+            if not _NAME.fullmatch(name):  # A name such as '../other' would lead out of the hub.
+                raise ValueError(f'{folder / INDEX} names the member {name!r}: members are folders with a number of '
+                                 'five digits or more; write the index anew with mmlora.io.hub.write_index')
             if not (folder / name / RECORD).is_file():
                 raise FileNotFoundError(f'{folder / INDEX} names the member {name!r}, which has no {RECORD}: copy the '
                                         'hub again, or write its index anew with mmlora.io.hub.write_index')

@@ -93,7 +93,8 @@ def write_lora_folder(
     if head is not None and (head.weight.ndim != 2 or tuple(head.bias.shape) != head.weight.shape[:1]):
         raise ValueError(f'a head is a weight (n, D) and a bias (n), got {tuple(head.weight.shape)} and '
                          f'{tuple(head.bias.shape)}')
-    (folder / RECORD).unlink(missing_ok=True)  # From here to the end the folder is not whole.
+    for name in (RECORD, CONFIG):  # From here to the end the folder is not whole, nor are old and new files mixed.
+        (folder / name).unlink(missing_ok=True)
     files = {WEIGHTS: save(tensors, metadata={'format': 'pt'}),
              CONFIG: (json.dumps(peft_config(sites, scalings), indent=2) + '\n').encode()}
     if head is not None:
@@ -126,10 +127,13 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
         there = f'holds {sorted(p.name for p in folder.iterdir())[:8]}' if folder.is_dir() else 'does not exist'
         raise FileNotFoundError(f'{str(path)!r} is no folder of a LoRA: it has no {CONFIG} ({there})')
     record = read_record(folder) if (folder / RECORD).is_file() else {}
+    if not record and (folder / HEAD).is_file():
+        raise ValueError(f'{folder} has a {HEAD} and no {RECORD}, as a process leaves it that is killed while it '
+                         f'writes: write the folder anew, or delete {HEAD} to read the LoRA alone')
     for name, digest in record.get('files', {}).items():
         _check_digest(folder / name, digest)
     tensors = read_checkpoint(folder / WEIGHTS)
-    weights = own_weights(tensors, read_json(folder / CONFIG), record.get('slices', {}), str(folder / WEIGHTS))
+    weights = own_weights(tensors, read_json(folder / CONFIG), record.get('slices', {}), str(folder))
     head = None
     if record.get('head'):
         found = read_checkpoint(folder / HEAD)
@@ -152,6 +156,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     for name, kind in (('files', dict), ('slices', dict), ('rank', int)):
         if not isinstance(record.get(name), kind):
             raise ValueError(f'{folder / RECORD} has no {name} of the type {kind.__name__}: write the folder anew')
+    needed = {CONFIG, WEIGHTS, HEAD} if record.get('head') else {CONFIG, WEIGHTS}
+    if set(record['files']) != needed:  # Paths are data: none may lead out of the folder, and none may go unchecked.
+        raise ValueError(f'{folder / RECORD} has the hashes of {sorted(record["files"])}, where those of '
+                         f'{sorted(needed)} belong: write the folder anew')
     return record
 
 

@@ -18,13 +18,7 @@ from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from ..fused import layout_of
-
-PREFIX = 'base_model.model.'
-PLAIN = {
-    'use_dora': False, 'lora_bias': False, 'modules_to_save': None, 'bias': 'none', 'fan_in_fan_out': False,
-    'layer_replication': None, 'use_qalora': False, 'trainable_token_indices': None, 'target_parameters': None,
-}  # fmt: skip
-"""Fields of peft that would change what a LoRA computes, and what they hold where they do not."""
+from .peft_plain import PREFIX, check_plain
 
 _KEY = re.compile(rf'(?:{re.escape(PREFIX)})?(.+)\.lora_([AB])(?:\.default)?\.weight')
 
@@ -38,7 +32,7 @@ def peft_tensors(sites: Mapping[str, Mapping[str, Pair]]) -> tuple[dict[str, Ten
     for site, parts in sites.items():
         values = {pair.scaling for pair in parts.values()}
         scalings[site] = values.pop() if len(values) == 1 else 1.0
-        pairs = {part: (pair.a, pair.b * (pair.scaling / scalings[site]) if len(parts) > 1 else pair.b)
+        pairs = {part: (pair.a, pair.b if pair.scaling == scalings[site] else pair.b * pair.scaling)
                  for part, pair in parts.items()}
         layout = ('',) if '' in parts else layout_of(site)
         rows = next(iter(pairs.values()))[1].shape[0]
@@ -89,11 +83,7 @@ def own_weights(
     Raises:
         ValueError: It is no plain LoRA of linear layers, or does not have these slices.
     """
-    if config.get('peft_type') != 'LORA':
-        raise ValueError(f'{where}: peft_type is {config.get("peft_type")!r}, where LORA is expected')
-    other = {name: config[name] for name, value in PLAIN.items() if config.get(name, value) not in (value, None, [])}
-    if other:
-        raise ValueError(f'{where}: {other} is more than a plain LoRA')
+    check_plain(config, where)
     factors: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         match = _KEY.fullmatch(key)

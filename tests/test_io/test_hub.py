@@ -12,6 +12,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
 
 from mmlora.adapters import Pair, adapt_with, draw_lora
+from mmlora.io import atomic
 from mmlora.io import hub as hub_module
 from mmlora.io.hub import LoRAHub, member_name, write_index
 from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
@@ -110,10 +111,49 @@ def test_a_folder_without_its_record_is_not_whole(backbone, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         write_lora_folder(tmp_path / '00000', drawn(backbone, seed=1), record(), head(1))
     assert hub_module.member_records(tmp_path) == {}
+    with pytest.raises(ValueError, match='has a head.safetensors and no mmlora.json, as a process leaves it'):
+        read_lora_folder(tmp_path / '00000')
     monkeypatch.undo()
     write_lora_folder(tmp_path / '00000', drawn(backbone, seed=1), record())
     found = read_lora_folder(tmp_path / '00000')
     assert same(found.weights, drawn(backbone, seed=1)) and found.head is None
+
+
+def test_old_and_new_files_are_never_read_together(backbone, tmp_path, monkeypatch):
+    """Killed between the factors and the config, which would give the new factors the old scaling."""
+    from mmlora.io import lora_folder
+
+    def die(path, data):
+        if path.name == lora_folder.CONFIG:
+            raise KeyboardInterrupt
+        return atomic.write_bytes(path, data)
+
+    write_lora_folder(tmp_path / 'a', drawn(backbone), {})
+    monkeypatch.setattr(lora_folder, 'write_bytes', die)
+    with pytest.raises(KeyboardInterrupt):
+        write_lora_folder(tmp_path / 'a', drawn(backbone, scaling=2.0), {})
+    with pytest.raises(FileNotFoundError, match='it has no adapter_config.json'):
+        read_lora_folder(tmp_path / 'a')
+
+
+def test_slices_that_change_nothing_are_written(backbone, tmp_path):
+    write_lora_folder(tmp_path / 'a', drawn(backbone, scaling=0.0), {})
+    assert same(read_lora_folder(tmp_path / 'a').weights, drawn(backbone, scaling=0.0))
+
+
+def change_record(path, **changes):
+    content = json.loads((path / 'mmlora.json').read_text())
+    (path / 'mmlora.json').write_text(json.dumps({**content, **changes}))
+
+
+@pytest.mark.parametrize('files', [
+    {}, {'adapter_config.json': '', 'adapter_model.safetensors': ''}, {'../../secret': ''}, {'/etc/hostname': ''},
+], ids=['nothing', 'no head', 'above', 'elsewhere'])
+def test_a_record_names_the_files_of_its_folder_and_no_others(backbone, tmp_path, files):
+    write_lora_folder(tmp_path / 'a', drawn(backbone), record(), head())
+    change_record(tmp_path / 'a', files=files)
+    with pytest.raises(ValueError, match='has the hashes of .*, where those of .* belong: write the folder anew'):
+        read_lora_folder(tmp_path / 'a')
 
 
 @pytest.mark.parametrize('change, error, message', [
@@ -132,7 +172,10 @@ def test_a_damaged_folder_is_refused(backbone, tmp_path, change, error, message)
 
 
 @pytest.mark.parametrize('field, value, message', [
-    ('peft_type', 'LOHA', "peft_type is 'LOHA'"), ('use_dora', True, "{'use_dora': True} is more than a plain LoRA"),
+    ('peft_type', 'LOHA', "peft_type='LOHA', where a plain LoRA needs LORA"),
+    ('use_dora', True, r'use_dora=True \(DoRA\), which a plain LoRA does not have'),
+    ('alora_invocation_tokens', [3], r'\(activated LoRA\)'), ('bias', 'all', "bias='all', biases that learned"),
+    ('init_lora_weights', 'pissa', "init_lora_weights='pissa', which changes the base weights"),
     ('r', 5, 'has factors of rank 4, the config says 5'), ('lora_alpha', None, 'must be a number'),
 ])
 def test_what_peft_has_and_lora_is_not_is_refused(backbone, tmp_path, field, value, message):
@@ -215,6 +258,16 @@ def test_a_hub_may_say_that_ranks_differ(backbone, folder):
     write_lora_folder(folder / '00001', drawn(backbone, rank=3), record(), head())
     hub = write_index(folder, mixed_ranks=True)
     assert [hub.records[name]['rank'] for name in hub] == [2, 3, 2]
+
+
+@pytest.mark.parametrize('name', ['../hub/00001', '00001/../00001', '', 'one'])
+def test_members_lie_in_the_hub(folder, name):
+    write_index(folder)
+    index = json.loads((folder / 'index.json').read_text())
+    index['members'] = {name: index['members']['00001']}
+    (folder / 'index.json').write_text(json.dumps(index))
+    with pytest.raises(ValueError, match='members are folders with a number of five digits or more'):
+        LoRAHub.open(folder)
 
 
 def test_a_member_that_is_gone_is_missed(folder):

@@ -1,0 +1,53 @@
+"""Whether a configuration of Hugging Face peft is of a LoRA: B A beside weights that are as they were.
+
+peft puts many methods under ``LORA`` and tells them apart by fields of ``adapter_config.json``. Whoever reads a file
+without looking at them computes something else than peft.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+PREFIX = 'base_model.model.'
+"""What the names of tensors in a file of peft begin with."""
+
+OTHER = {
+    'use_dora': 'DoRA', 'lora_bias': 'a bias on B', 'modules_to_save': 'other modules that learned',
+    'use_qalora': 'QALoRA', 'layer_replication': 'layers that occur several times',
+    'trainable_token_indices': 'tokens that learned', 'target_parameters': 'parameters that are no layers',
+    'use_bdlora': 'BD-LoRA', 'megatron_config': 'Megatron', 'fan_in_fan_out': 'transposed weights',
+    'alora_invocation_tokens': 'activated LoRA', 'arrow_config': 'Arrow', 'kasa_config': 'KaSA',
+    'velora_config': 'VeLoRA', 'monteclora_config': 'MonteCLoRA',
+}  # fmt: skip
+"""Fields of peft that mean something else than a plain LoRA, and what."""
+
+PLAIN_INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal', 'mica')
+"""``init_lora_weights`` that leave the base model as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract from it."""
+
+
+def check_plain(
+    config: Mapping[str, Any], where: str, reader: str = 'a plain LoRA', more: Mapping[str, str] | None = None
+) -> None:
+    """Check that a configuration is of a plain LoRA.
+
+    Args:
+        config: The content of ``adapter_config.json``.
+        where: Quoted in errors.
+        reader: Whoever wants to read it, for messages.
+        more: Further fields that it cannot have, and what they mean.
+
+    Raises:
+        ValueError: It is none; the field is quoted.
+    """
+    if config.get('peft_type') != 'LORA':
+        raise ValueError(f'{where} has peft_type={config.get("peft_type")!r}, where {reader} needs LORA')
+    for field, meaning in {**OTHER, **(more or {})}.items():
+        if config.get(field):
+            raise ValueError(f'{where} has {field}={config[field]!r} ({meaning}), which {reader} does not have')
+    if config.get('bias', 'none') != 'none':
+        raise ValueError(f'{where} has bias={config["bias"]!r}, biases that learned, which {reader} does not have')
+    init = config.get('init_lora_weights')
+    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
+        raise ValueError(
+            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors are none for '
+            "the model as it was: let peft's save_pretrained convert it, with path_initial_model_for_weight_conversion"
+        )
