@@ -238,14 +238,14 @@ class LoRABank(AdaptedLayer, nn.Linear):
         self.check(pairs)
         for part in self._ranks:
             a, b = self.tensors(part)
-            a[k].zero_()
-            b[k].zero_()
             rank = pairs[part].rank if part in pairs else 0
-            if rank:
+            if rank:  # Copied before the rest is cleared: the factors may be those that pairs() gives views of.
                 a[k, :rank].copy_(pairs[part].a)
                 b[k, :, :rank].copy_(pairs[part].b)
                 self._given_scalings[part][k] = pairs[part].scaling
                 getattr(self, self._name('scaling', part))[k] = pairs[part].scaling
+            a[k, rank:].zero_()
+            b[k, :, rank:].zero_()
             getattr(self, self._name('rank', part))[k] = rank
 
     def check(self, pairs: Mapping[str, Pair]) -> None:

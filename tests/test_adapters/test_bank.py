@@ -240,6 +240,8 @@ def test_what_comes_out_of_a_bank_is_an_ordinary_layer(sliced, dtype):
         x = torch.randn(2, 5, 6)
         bank.route = Route(k, 3)
         torch.testing.assert_close(bank(x), layer(x))
+    bank.put(0, bank.pairs(0))  # views of the bank itself
+    assert all(torch.equal(bank[0].state_dict()[name], value) for name, value in layers[0].state_dict().items())
     bank.put(0, layers[2])
     bank.put(1, dict(layers[2].state_dict()), scaling=7.0)
     assert bank[0].scalings == layers[2].scalings and set(bank[1].scalings.values()) == {7.0}
