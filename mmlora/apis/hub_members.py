@@ -62,10 +62,16 @@ def train_groups(
         done: Called after each group.
 
     Raises:
-        ValueError: A task cannot be drawn, a setting does not fit, or a training has diverged.
+        ValueError: A task cannot be drawn, a setting does not fit, members that are there stand on other weights, or a
+            training has diverged.
     """
     plan, recipe = HubPlan(**cfg.hub), hub_identity(cfg)
     frozen, digest = build_frozen(cfg, device)
+    for name, record in member_records(folder).items():
+        own, source = record.get('base', {}).get('sha256'), pretrained_checkpoint(cfg.model.backbone.init_cfg)
+        if own != digest:
+            raise ValueError(f'member {name!r} of {folder} stands on weights with the sha256 {own}, those of {source} '
+                             f'have {digest} now: give the weights of then, or another folder (--work-dir)')
     images = HubImages(build_sources(plan.sources), plan.cache)
     how = _recipe(cfg, plan)
     for group in groups:

@@ -56,6 +56,9 @@ class HubPlan:
                 raise ValueError(f'hub.{name} must be a whole number of at least {least}, got {value!r}')
         if not 0 < self.train_fraction < 1:
             raise ValueError(f'hub.train_fraction must lie between 0 and 1, got {self.train_fraction!r}')
+        if isinstance(self.scaling, bool) or not isinstance(self.scaling, int | float) \
+                or not 0 < self.scaling < float('inf'):
+            raise ValueError(f'hub.scaling must be a number above 0, got {self.scaling!r}')
         if self.cache and self.num_workers:
             raise ValueError(f'hub.cache keeps images in this process and needs num_workers=0, got {self.num_workers}')
 

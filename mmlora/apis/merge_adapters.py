@@ -39,9 +39,12 @@ def merge_adapter_folders(
 
     Raises:
         FileNotFoundError: A source does not exist.
-        ValueError: Sources stand on other weights or prepare images otherwise, or cannot be merged so.
+        ValueError: Sources stand on other weights or prepare images otherwise, or cannot be merged so, or the folder
+            to write is one of them.
     """
     names, adapters, records = _read(sources)
+    if Path(out).resolve() in [Path(name).resolve() for name in names]:
+        raise ValueError(f'{os.fspath(out)!r} is to be merged and would be overwritten: choose another folder to write')
     merged = merge_lora(adapters, method, weights, rank, density, seed)
     chosen = list(weights) if weights is not None else [MERGES[method].weight(len(adapters))] * len(adapters)
     record = dict(

@@ -72,7 +72,8 @@ def make_cfg(world, root):
         hub=dict(rank=2, num_loras=5, n_way=3, together=2, batch_size=4, num_workers=0),
     ))
     base.hub_sources = [dict(name='toy', dataset=dict(
-        type='CustomDataset', data_root=str(world / 'images'), pipeline=PIPELINE))]
+        type='CustomDataset', data_root=str(world / 'images'), pipeline=PIPELINE,
+        serialize_data=False))]  # Serializing collects garbage, which takes half a second in a test run.
     return base
 
 
@@ -283,6 +284,22 @@ def test_what_is_done_is_skipped_and_more_is_added(cfg, made, tmp_path, monkeypa
         LoRAHub.open(tmp_path / 'hub').head('00003')
 
 
+def test_other_weights_under_the_same_name_need_another_folder(cfg, made, world, tmp_path, monkeypatch):
+    shutil.copytree(made, tmp_path / 'hub')
+    before = files_of(tmp_path / 'hub')
+    state = torch.load(world / 'vit.pth', weights_only=True)
+    state['cls_token'] += 1
+    torch.save(state, tmp_path / 'vit.pth')
+    name = cfg.model.backbone.init_cfg.checkpoint
+    read = hub_members.PretrainedWeights
+    monkeypatch.setattr(hub_members, 'PretrainedWeights', lambda checkpoint: read(
+        checkpoint=str(tmp_path / 'vit.pth') if checkpoint == name else checkpoint))
+    monkeypatch.setattr(hub_members, 'train_tasks', lambda *args: pytest.fail('hours of training for nothing'))
+    with pytest.raises(ValueError, match="member '00000' of .* stands on weights with the sha256 .* have .* now: give"):
+        pretune_hub(cfg, tmp_path / 'hub', num_loras=6)
+    assert files_of(tmp_path / 'hub') == before
+
+
 def test_other_settings_need_another_folder(cfg, made):
     cfg.hub.rank, cfg.hub.together, cfg.hub.num_loras = 3, 1, 99
     settled = settle_hub(cfg)
@@ -315,6 +332,7 @@ def test_groups_in_processes_of_their_own(cfg, made, tmp_path, monkeypatch):
 @pytest.mark.parametrize('change, message', [
     (dict(hub=dict(n_ways=5)), r"hub has no \['n_ways'\]"),
     (dict(hub=dict(together=0)), 'hub.together must be a whole number of at least 1, got 0'),
+    (dict(hub=dict(scaling=0)), 'hub.scaling must be a number above 0, got 0'),
     (dict(hub=dict(train_fraction=1.0)), 'between 0 and 1, got 1.0'),
     (dict(hub=dict(cache=True, num_workers=2)), 'needs num_workers=0, got 2'),
     (dict(hub=dict(targets=[])), 'hub.targets is missing'),
@@ -353,6 +371,8 @@ def test_the_tools(cfg, made, tmp_path, capsys):
     again = tmp_path / 'again'
     assert call_tool('merge_adapters', made / '00001', out, '--weights', 1, '--out', again) == 2
     assert 'error: 2 adapters need 2 finite weights' in capsys.readouterr().err
+    assert call_tool('merge_adapters', made / '00001', out, '--out', out) == 2
+    assert 'is to be merged and would be overwritten: choose another folder' in capsys.readouterr().err
     record = json.loads((out / 'mmlora.json').read_text())
     (out / 'mmlora.json').write_text(json.dumps({**record, 'base': dict(sha256='other')}))
     assert call_tool('merge_adapters', made / '00001', out, '--out', again) == 2
