@@ -1,10 +1,13 @@
 """The LoRAs of a hub as classifiers to invert: one frozen backbone, and the LoRA and head of one member at a time."""
 
 import copy
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -27,6 +30,7 @@ class HubTeacher:
     classes: Sequence[str]
     class_ids: Sequence[int]
     base: str | None
+    weights: str | None = None
 
 
 class HubClassifier(nn.Module):
@@ -101,8 +105,8 @@ class HubTeachers:
         self.mean = tuple(value / 255 for value in hub.normalization['mean'])
         self.std = tuple(value / 255 for value in hub.normalization['std'])
         self.members = [
-            HubTeacher(name, hub.classes(name), tuple(hub.records[name]['class_ids']), digest)
-            for name in hub
+            HubTeacher(name, hub.classes(name), tuple(record['class_ids']), digest, _digest(record))
+            for name, record in hub.records.items()
             if members is None or name in members
         ]
 
@@ -116,11 +120,22 @@ class HubTeachers:
         found = self.hub[member.name]
         if found.head is None:
             raise ValueError(f'member {member.name!r} of {self.hub.folder} has no head, so it is no classifier')
-        attach_bank(self.backbone, [found.weights])
+        try:
+            attach_bank(self.backbone, [found.weights])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'the LoRA of member {member.name!r} of {self.hub.folder} does not fit a '
+                f'{type(self.backbone).__name__} ({error}): name the config that the hub was made by'
+            ) from error
         try:
             yield HubClassifier(self.backbone, self.neck, found.head)
         finally:
             detach_bank(self.backbone)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """Return a hash of all files of a member."""
+    return hashlib.sha256(json.dumps(record['files'], sort_keys=True).encode()).hexdigest()
 
 
 def open_teachers(

@@ -96,6 +96,7 @@ def invert_hub(
         std=list(teachers.std),
         base=members[0].base,
         loras=[member.name for member in members],
+        weights={member.name: member.weights for member in members},
     )
     new = Pool(out, about, list(classes.values()), list(classes), [])
     _refuse_other(new)

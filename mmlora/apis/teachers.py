@@ -17,12 +17,14 @@ class Teacher(Protocol):
         classes: Names of the classes, in the order of the labels of its head.
         class_ids: Their numbers in the hub, by which LoRAs share classes.
         base: Hash of the frozen weights.
+        weights: Hash of its LoRA and head, or None where it is not known.
     """
 
     name: str
     classes: Sequence[str]
     class_ids: Sequence[int]
     base: str | None
+    weights: str | None
 
 
 class Teachers(Protocol):

@@ -20,7 +20,7 @@ from mmlora.apis.invert_hub import LOCK, invert_hub
 from mmlora.apis.pool_sheet import contact_sheet
 from mmlora.apis.sweep_lock import lock_folder
 from mmlora.io.hub import write_index
-from mmlora.io.lora_folder import Head, write_lora_folder
+from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
 from mmlora.io.pool import Pool, PoolImage
 from mmlora.models import LoRACLIPVision
 from mmlora.models.batch_norm_prior import BatchNormPrior
@@ -216,6 +216,23 @@ def test_what_cannot_be_inverted(teachers, tmp_path, changes, options, message):
     with pytest.raises(ValueError, match=message):
         make(Others(teachers, **changes), tmp_path / 'p', **options)
     assert not (tmp_path / 'p').exists()
+
+
+def test_a_lora_that_was_trained_anew_needs_another_pool(prior, pool, tmp_path):
+    """It has the name of the one that the images in the pool are of."""
+    assert make(HubTeachers(write_hub(tmp_path), backbone(), 'f' * 64), pool.folder, prior=prior) == pool
+    found = read_lora_folder(tmp_path / '00001')
+    head = Head(found.head.weight, found.head.bias + 1)
+    write_lora_folder(tmp_path / '00001', found.weights, found.record, head)
+    with pytest.raises(ValueError, match='holds a pool with other weights'):
+        make(HubTeachers(write_index(tmp_path), backbone(), 'f' * 64), pool.folder, prior=prior)
+
+
+def test_a_lora_that_does_not_fit_is_named(teachers, tmp_path):
+    other = HubTeachers(teachers.hub, LoRACLIPVision(dict(ARCH, vision_layers=1), params=None), 'f' * 64)
+    with pytest.raises(ValueError, match="member '00001' of .* does not fit a LoRACLIPVision .*name the config"):
+        with other.classifier(other.members[1]):
+            pass
 
 
 def test_one_process_makes_a_pool(teachers, tmp_path):
