@@ -9,7 +9,8 @@ A key is the mean feature of several random views of its image (10, as published
 are not brought back to it, as published.
 
 Deviations from the published code: logits are in float32; alpha and beta are searched on validation data alone, if at
-all, see :class:`mmlora.engine.TipAdapterSearchHook`; an image may have several labels.
+all, see :class:`mmlora.engine.TipAdapterSearchHook`, and begin as 1 and 5.5 for all data sets; no epoch is chosen by
+the test data; an image may have several labels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
