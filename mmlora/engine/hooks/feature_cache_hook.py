@@ -37,8 +37,8 @@ class FeatureCacheHook(Hook):
     """Give a CLIP features of its images, encoded once and kept on disk, in the place of images.
 
     Before a loop begins, what is not on disk yet is encoded; see :class:`mmlora.io.feature_store.FeatureStore`. Keys
-    follow from the weights of the image tower, the pipeline, and the file (path, size, time of change) or what stands
-    for it, so that nothing has to be thrown away by hand. Several processes encode a share each; they need one folder.
+    follow from the weights of the image tower, the pipeline, the file (path, size, time of change) or what stands for
+    it, and the versions of the software, so that nothing has to be thrown away by hand. Several processes encode a share each; they need one folder.
 
     In training the image tower must neither learn nor draw dropout. A training pipeline that draws at random needs
     ``num_views``: epoch e then shows the images as epoch ``e % num_views`` of a run of the same seed does. As long as a
@@ -49,7 +49,8 @@ class FeatureCacheHook(Hook):
         num_views: Number of draws of each training image; None where the training pipeline draws nothing.
         folder: Where features are kept; by default ``features`` in ``$MMLORA_CACHE``.
         shard_size: Images whose features go to disk at once; a kill loses less than that.
-        deterministic: Names of transforms of your own that draw nothing at random.
+        deterministic: Names of transforms of your own that draw nothing at random. Keys know their public attributes:
+            what they do must follow from these.
 
     Raises:
         ValueError: An argument is out of range or unknown.
