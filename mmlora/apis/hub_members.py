@@ -79,12 +79,17 @@ def train_groups(
                  for number in group]
         trained = train_tasks(frozen, images, tasks, how, plan.num_workers)
         images.forget()
-        there = member_records(folder)
+        there, failures = member_records(folder), []
         for one in trained:
             if member_name(one.task.number) not in there:
                 record = _record(cfg, plan, one, digest, recipe)
                 path = folder / member_name(one.task.number)
-                write_lora_folder(path, one.weights, record, one.head, _card(record))
+                try:
+                    write_lora_folder(path, one.weights, record, one.head, _card(record))
+                except ValueError as error:  # One that has diverged does not take along those that learned beside it.
+                    failures.append(error)
+        if failures:
+            raise failures[0]
         done(trained)
 
 

@@ -156,6 +156,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     for name, kind in (('files', dict), ('slices', dict), ('rank', int)):
         if not isinstance(record.get(name), kind):
             raise ValueError(f'{folder / RECORD} has no {name} of the type {kind.__name__}: write the folder anew')
+    sizes = record.get('head') or [1, 1]
+    ranks = [parts.values() if isinstance(parts, dict) else [None] for parts in record['slices'].values()]
+    if not isinstance(sizes, list) or len(sizes) != 2 or not _counts([*sizes, *(r for own in ranks for r in own)]):
+        raise ValueError(f'{folder / RECORD} has the head {record.get("head")!r} and the slices '
+                         f'{str(record["slices"])[:200]}, where sizes belong: write the folder anew')
     needed = {CONFIG, WEIGHTS, HEAD} if record.get('head') else {CONFIG, WEIGHTS}
     if set(record['files']) != needed:  # Paths are data: none may lead out of the folder, and none may go unchecked.
         raise ValueError(f'{folder / RECORD} has the hashes of {sorted(record["files"])}, where those of '
@@ -177,6 +182,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, not a mapping')
     return content
+
+
+def _counts(values: list[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in values)
 
 
 def _check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:

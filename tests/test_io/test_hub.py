@@ -156,6 +156,17 @@ def test_a_record_names_the_files_of_its_folder_and_no_others(backbone, tmp_path
         read_lora_folder(tmp_path / 'a')
 
 
+@pytest.mark.parametrize('changes', [
+    dict(slices={SITES[0]: 4}), dict(slices={SITES[0]: {'q': '2'}}), dict(slices={SITES[0]: {'q': -2, 'v': 6}}),
+    dict(head=3), dict(head=[2]), dict(head='yes'),
+])
+def test_sizes_in_a_record_are_numbers(backbone, tmp_path, changes):
+    write_lora_folder(tmp_path / 'a', drawn(backbone), record(), head())
+    change_record(tmp_path / 'a', **changes)
+    with pytest.raises(ValueError, match='where sizes belong: write the folder anew'):
+        read_lora_folder(tmp_path / 'a')
+
+
 @pytest.mark.parametrize('change, error, message', [
     (lambda p: (p / 'head.safetensors').unlink(), FileNotFoundError, 'head.safetensors is missing'),
     (lambda p: save_file({'weight': torch.zeros(2, 16), 'bias': torch.zeros(2)}, p / 'head.safetensors'), ValueError,
