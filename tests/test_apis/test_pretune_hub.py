@@ -25,6 +25,7 @@ from mmlora.apis import hub_job, hub_members
 from mmlora.apis.hub_members import build_frozen
 from mmlora.apis.hub_plan import groups_to_do, hub_identity, settle_hub
 from mmlora.apis.hub_tasks import HubImages, build_sources, draw_task, steps
+from mmlora.apis.hub_teachers import HubTeachers
 from mmlora.apis.hub_training import Recipe, train_tasks
 from mmlora.apis.merge_adapters import import_published_hub
 from mmlora.apis.pretune_hub import HubPlan, HubRun, pretune_hub
@@ -354,6 +355,21 @@ def test_a_training_that_diverges_writes_nothing(cfg, tmp_path):
     assert not list((tmp_path / 'hub').glob('0*/mmlora.json'))
 
 
+def test_one_that_diverges_does_not_take_along_the_others(cfg, made, tmp_path, monkeypatch):
+    train = hub_members.train_tasks
+
+    def diverge(*args):
+        first, *others = train(*args)
+        weights = {key: pair._replace(b=pair.b * float('nan')) for key, pair in first.weights.items()}
+        return [replace(first, weights=weights), *others]
+
+    monkeypatch.setattr(hub_members, 'train_tasks', diverge)
+    with pytest.raises(ValueError, match='00000 holds values that are not finite'):
+        pretune_hub(cfg, tmp_path / 'hub', num_loras=2)
+    assert [path.name for path in (tmp_path / 'hub').glob('0*')] == ['00001']
+    assert files_of(tmp_path / 'hub' / '00001') == files_of(made / '00001')
+
+
 def test_the_tools(cfg, made, tmp_path, capsys):
     cfg.dump(tmp_path / 'toy.py')
     assert call_tool('pretune_hub', tmp_path / 'toy.py', '--work-dir', made, '--dry-run', '--num-loras', 9) == 0
@@ -402,6 +418,7 @@ def test_a_published_hub_is_taken_over(golden, tmp_path, capsys):
     x = torch.from_numpy(wanted['x'])
     # The weights were read into float32 and the factors were written so.
     np.testing.assert_allclose(model(x)[-1].detach().numpy(), wanted['base_features'], rtol=0, atol=2e-5)
+    assert HubTeachers(hub, model, 'not known').image_size == (32, 32)
     attach_bank(model, hub.adapters())
     with route(model, [1, 0, 1]):
         features = model(x)[-1]

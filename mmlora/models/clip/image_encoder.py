@@ -44,6 +44,11 @@ class CLIPImageEncoder(BaseModule):
         self.visual = LoRACLIPVision(sizes, params=None)
         self.visual_proj = CLIPProjection(sizes.vision_width, sizes.embed_dim)
 
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.visual.img_size
+
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
         """Return the features of images ``(B, 3, H, W)``, ``((B, embed_dim),)``."""
         return (self.visual_proj(self.visual(inputs)[-1]),)
