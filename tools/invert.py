@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('Stopped. The same command goes on.', file=sys.stderr)
+        return 130
     return 0
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from ..adapters.token_pruning import TokenPruning, TokenRecord, settle_schedule
 from ..adapters.token_sites import find_vision_transformer
 from ..models.batch_norm_prior import BatchNormPrior
+from ..ranks import weights_sha256
 from .inversion_settings import InversionSettings
 from .inversion_state import InversionState, load_state, save_state
 from .inversion_terms import Augmentation, draw_augmentation, draw_start, to_pixels, total_variation, valid_range
@@ -126,6 +127,8 @@ class LoRAInversion:
         shape = (len(labels), len(mean), *image_size)
         about = dict(settings=settings.to_dict(), seed=seed, targets=labels.tolist(), shape=list(shape))
         about |= dict(mean=list(mean), std=list(std), prior=None if self.prior is None else self.prior.describe())
+        if state_file is not None:
+            about['classifier'] = _digest(classifier)
         state = None if state_file is None else load_state(state_file, about)
         state = state or InversionState.new(self.start(shape, seed, dtype))
         if self.prior is not None:
@@ -268,6 +271,10 @@ class LoRAInversion:
             state.best_step if best else state.step,
             record,
         )
+
+
+def _digest(classifier: nn.Module) -> str:
+    return weights_sha256({name: torch.atleast_1d(value.float()) for name, value in classifier.state_dict().items()})
 
 
 def _first_parameter(classifier: nn.Module) -> nn.Parameter:

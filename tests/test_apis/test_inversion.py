@@ -1,5 +1,7 @@
 """LoRA inversion: the golden trajectory, what is kept, and going on after a kill."""
 
+import copy
+
 import pytest
 import torch
 from recycle_tiny import Classifier, TinyPrior, arrays
@@ -109,6 +111,10 @@ def test_a_killed_run_goes_on_and_gives_the_same_images(classifier, prior, tmp_p
     assert torch.equal(again.losses, whole.losses) and torch.equal(again.record.kept, whole.record.kept)
     with pytest.raises(ValueError, match='an unfinished inversion with other seed'):
         invert(LoRAInversion(settings, prior), classifier, seed=6, state_file=path)
+    other = copy.deepcopy(classifier)
+    other.head.bias.data += 1
+    with pytest.raises(ValueError, match='an unfinished inversion with other classifier'):
+        invert(LoRAInversion(settings, prior), other, seed=5, state_file=path)
     path.write_bytes(b'half a file')
     with pytest.raises(ValueError, match='is no unfinished inversion'):
         invert(LoRAInversion(settings, prior), classifier, seed=5, state_file=path)

@@ -1,5 +1,7 @@
 """``tools/invert.py``: from the folder of a hub and its config to a pool and a picture of it."""
 
+import importlib
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -78,6 +80,16 @@ def test_errors_are_said_and_nothing_is_written(made, tmp_path, capsys, options,
     hub, config = made
     assert call_tool('invert', hub, '--config', config, '--out', tmp_path / 'pool', *FAST, *options) == 2
     assert message in capsys.readouterr().err and not (tmp_path / 'pool' / 'images').exists()
+
+
+def test_a_stop_says_how_to_go_on(made, tmp_path, capsys, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    hub, config = made
+    monkeypatch.setattr(importlib.import_module('mmlora.apis.invert_hub'), 'invert_hub', stop)
+    assert call_tool('invert', hub, '--config', config, '--out', tmp_path / 'pool', *FAST) == 130
+    assert capsys.readouterr().err == 'Stopped. The same command goes on.\n'
 
 
 def test_a_hub_on_other_weights(made, tmp_path, capsys):
