@@ -38,7 +38,8 @@ class FeatureCacheHook(Hook):
 
     Before a loop begins, what is not on disk yet is encoded; see :class:`mmlora.io.feature_store.FeatureStore`. Keys
     follow from the weights of the image tower, the pipeline, the file (path, size, time of change) or what stands for
-    it, and the versions of the software, so that nothing has to be thrown away by hand. Several processes encode a share each; they need one folder.
+    it, and the versions of the software, so that nothing has to be thrown away by hand. Several processes encode a
+    share each; they need one folder.
 
     In training the image tower must neither learn nor draw dropout. A training pipeline that draws at random needs
     ``num_views``: epoch e then shows the images as epoch ``e % num_views`` of a run of the same seed does. As long as a
