@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters import MERGES, LoRAWeights, merge_lora
-from ..io.hub import INDEX, SHARED, LoRAHub, member_name, write_index
+from ..io.hub import INDEX, SHARED, LoRAHub, member_name, member_records, write_index
 from ..io.lora_folder import read_lora_folder, write_lora_folder
 from ..io.published_hub import published_members, read_published_labels, read_published_lora
 from ..version import __version__
@@ -71,7 +71,7 @@ def import_published_hub(
 
     Args:
         folder: Holds ``lora_<i>.safetensors`` and ``global_label_<i>.pth``.
-        out: The hub to write; members that are there are written anew.
+        out: The hub to write; members that were taken over from the same files are written anew.
         mean: With which the images of the hub were prepared, in 0..255.
         std: The same.
         class_names: Names of the classes by their numbers in the files; ``class <number>`` where they are not given.
@@ -81,9 +81,15 @@ def import_published_hub(
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file holds something else, or members do not fit each other.
+        ValueError: A file holds something else, or members do not fit each other, or other members are there.
     """
-    for number, (lora, labels) in published_members(folder).items():
+    published, there = published_members(folder), member_records(out)
+    sources = {member_name(number): str(lora) for number, (lora, _) in published.items()}
+    others = [name for name, record in there.items() if (record.get('task') or {}).get('source') != sources.get(name)]
+    if others:
+        raise ValueError(f'{os.fspath(out)!r} holds the members {others[:5]}, which are not from '
+                         f'{os.fspath(folder)!r}: choose another folder to write')
+    for number, (lora, labels) in published.items():
         ids = read_published_labels(labels)
         wrong = [k for k in ids if k < 0 or (class_names is not None and k >= len(class_names))]
         if wrong:

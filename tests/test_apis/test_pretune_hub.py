@@ -431,6 +431,18 @@ def test_a_published_hub_is_taken_over(golden, tmp_path, capsys):
     assert call_tool('import_hub', tmp_path / 'nowhere', tmp_path / 'again') == 2
 
 
+def test_a_published_hub_is_not_taken_over_into_another(golden, made, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / 'hub')
+    (tmp_path / 'published').mkdir()
+    shutil.copy(golden / 'lora_recycle' / 'tiny_lora_teacher_hubfile.safetensors',
+                tmp_path / 'published' / 'lora_0.safetensors')
+    torch.save([7, 2, 5], tmp_path / 'published' / 'global_label_0.pth')
+    assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'hub') == 2
+    assert 'which are not from' in capsys.readouterr().err and files_of(tmp_path / 'hub') == files_of(made)
+    for _ in range(2):
+        assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'own') == 0
+
+
 CONFIGS = ['vit-micro_glyphs', *(f'clip-vit-base-p{p}_{name}' for p in (16, 32) for name in (
     'cifar-fs', 'mini-imagenet', 'cub', 'vgg-flower', 'mix'))]
 
