@@ -1,9 +1,8 @@
-"""Making hubs: tasks, training of several at once, going on after a kill, and what tools and configs make of it."""
+"""Making hubs: tasks, training of several at once, going on after a kill, and what tools make of it."""
 
 import copy
 import importlib
 import json
-import re
 import shutil
 from dataclasses import replace
 
@@ -16,23 +15,18 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
-from mmpretrain.registry import MODELS
 from tiny import call_tool, quick  # noqa: F401
 
-from mmlora.adapters import MERGES, attach_bank, detach_bank, draw_lora, merge_lora, parameter_report, read_lora, route
+from mmlora.adapters import attach_bank, detach_bank, draw_lora, merge_lora, read_lora, route
 from mmlora.adapters.lora_weights import adapt_with
 from mmlora.apis import hub_job, hub_members
 from mmlora.apis.hub_members import build_frozen
 from mmlora.apis.hub_plan import groups_to_do, hub_identity, settle_hub
 from mmlora.apis.hub_tasks import HubImages, build_sources, draw_task, steps
-from mmlora.apis.hub_teachers import HubTeachers
 from mmlora.apis.hub_training import Recipe, train_tasks
-from mmlora.apis.merge_adapters import import_published_hub
 from mmlora.apis.pretune_hub import HubPlan, HubRun, pretune_hub
 from mmlora.io.hub import LoRAHub
 from mmlora.io.lora_folder import read_lora_folder
-from mmlora.models import LoRACLIPClassifier
-from mmlora.models.backbones.skeleton import Skeleton
 from mmlora.randomness import derive_seed
 
 module = importlib.import_module('mmlora.apis.pretune_hub')
@@ -393,106 +387,3 @@ def test_the_tools(cfg, made, tmp_path, capsys):
     (out / 'mmlora.json').write_text(json.dumps({**record, 'base': dict(sha256='other')}))
     assert call_tool('merge_adapters', made / '00001', out, '--out', again) == 2
     assert "differs in the frozen weights: it has 'other'" in capsys.readouterr().err
-
-
-def test_a_published_hub_is_taken_over(golden, tmp_path, capsys):
-    """Into a CLIP whose features and logits are those of the published code."""
-    folder = golden / 'lora_recycle'
-    (tmp_path / 'published').mkdir()
-    for number in (0, 3):
-        shutil.copy(folder / 'tiny_lora_teacher_hubfile.safetensors',
-                    tmp_path / 'published' / f'lora_{number}.safetensors')
-        torch.save([7, 2, 5], tmp_path / 'published' / f'global_label_{number}.pth')
-    assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'hub', '--first', 64) == 0
-    hub = LoRAHub.open(tmp_path / 'hub')
-    assert list(hub) == ['00000', '00003'] and hub.records['00003']['class_ids'] == [71, 66, 69]
-    assert hub.classes(0) == ['class 7', 'class 2', 'class 5'] and hub.base_sha256 is None
-    torch.save({name: torch.from_numpy(value) for name, value in np.load(
-        folder / 'tiny_clip_vision_weights.npz').items()}, tmp_path / 'clip.pth')
-    model = MODELS.build(dict(
-        type='CLIPImageEncoder', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'clip.pth')), arch=dict(
-            image_size=32, patch_size=8, vision_width=32, vision_layers=4, vision_heads=4, embed_dim=16)))
-    model.init_weights()
-    model.double().eval()
-    wanted = np.load(folder / 'lora_forward.npz')
-    x = torch.from_numpy(wanted['x'])
-    # The weights were read into float32 and the factors were written so.
-    np.testing.assert_allclose(model(x)[-1].detach().numpy(), wanted['base_features'], rtol=0, atol=2e-5)
-    assert HubTeachers(hub, model, 'not known').image_size == (32, 32)
-    attach_bank(model, hub.adapters())
-    with route(model, [1, 0, 1]):
-        features = model(x)[-1]
-    np.testing.assert_allclose(features.detach().numpy(), wanted['lora_features'], rtol=0, atol=2e-5)
-    scores = features @ hub.head(0).weight.double().T + torch.from_numpy(np.load(folder / 'tiny_lora_teacher.npz')[
-        'head_bias'])
-    np.testing.assert_allclose(scores.detach().numpy(), wanted['lora_logits'], rtol=0, atol=5e-5)
-    with pytest.raises(ValueError, match=r'names the classes \[7, 5\], of the 3 that have names'):
-        import_published_hub(tmp_path / 'published', tmp_path / 'again', [0], [1], ['a', 'b', 'c'])
-    assert call_tool('import_hub', tmp_path / 'nowhere', tmp_path / 'again') == 2
-
-
-def test_a_published_hub_is_not_taken_over_into_another(golden, made, tmp_path, capsys):
-    shutil.copytree(made, tmp_path / 'hub')
-    (tmp_path / 'published').mkdir()
-    shutil.copy(golden / 'lora_recycle' / 'tiny_lora_teacher_hubfile.safetensors',
-                tmp_path / 'published' / 'lora_0.safetensors')
-    torch.save([7, 2, 5], tmp_path / 'published' / 'global_label_0.pth')
-    assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'hub') == 2
-    assert 'which are not from' in capsys.readouterr().err and files_of(tmp_path / 'hub') == files_of(made)
-    for _ in range(2):
-        assert call_tool('import_hub', tmp_path / 'published', tmp_path / 'own') == 0
-
-
-CONFIGS = ['vit-micro_glyphs', *(f'clip-vit-base-p{p}_{name}' for p in (16, 32) for name in (
-    'cifar-fs', 'mini-imagenet', 'cub', 'vgg-flower', 'mix'))]
-
-
-def test_every_config_of_a_hub_is_known(root):
-    assert {path.stem for path in (root / 'configs' / 'lora_recycle').glob('hub_*.py')} == {
-        f'hub_{name}-5way' for name in CONFIGS}
-
-
-@pytest.mark.parametrize('name', CONFIGS)
-def test_configs_have_the_published_settings(root, name):
-    cfg = settle_hub(Config.fromfile(root / 'configs' / 'lora_recycle' / f'hub_{name}-5way.py'))
-    assert (cfg.hub.rank, cfg.hub.slices, cfg.hub.scaling, cfg.hub.n_way, cfg.hub.num_loras) == (4, 'qv', 1.0, 5, 100)
-    assert cfg.optim_wrapper.optimizer == dict(type='Adam', lr=1e-3) and cfg.optim_wrapper.clip_grad.max_norm == 50
-    with Skeleton():
-        model = MODELS.build(cfg.model.backbone)
-    if name.startswith('clip'):
-        assert cfg.hub.batch_size == 64 and cfg.model.backbone.arch == f'ViT-B/{name[len("clip-vit-base-p"):][:2]}'
-        sites = [site for site, layer in model.named_modules() if site.endswith('attn.qkv')]
-        count = sum(pair.a.numel() + pair.b.numel() for pair in draw_lora(model, sites, 4).values())
-        assert count == 147_456
-        assert all(source.classes.startswith('lora_recycle/') for source in cfg.hub.sources)
-
-
-def test_commands_of_the_page_name_what_exists(root):
-    page = (root / 'docs' / 'hub.md').read_text(encoding='utf-8')
-    lines = [line.split() for text in re.findall(r'^```bash\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
-             for line in text.splitlines()]
-    assert len(lines) == 4
-    for _, tool, *words in lines:
-        text = (root / tool).read_text(encoding='utf-8')
-        assert all(f"'{word}'" in text for word in words if word.startswith('--'))
-        assert all((root / word).is_file() for word in words if word.startswith('configs/'))
-    table = page.split('| method |')[1].split('\n\n')[0]
-    assert re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE) == list(MERGES)
-
-
-def test_adapters_of_the_encoder_fit_the_classifier():
-    arch = dict(image_size=16, patch_size=8, vision_width=16, vision_layers=2, vision_heads=2, embed_dim=8,
-                text_width=8, text_layers=1, text_heads=1, context_length=8, vocab_size=20)
-    encoder = MODELS.build(dict(type='CLIPImageEncoder', arch=arch))
-    classifier = LoRACLIPClassifier(arch, encoder='none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']))
-    own = encoder.state_dict()
-    encoder.load_state_dict({name: value for name, value in classifier.state_dict().items() if name in own})
-    sites = ['visual.layers.1.attn.qkv']
-    weights = draw_lora(encoder, sites, 2)
-    x = torch.randn(2, 3, 16, 16)
-    for model in (encoder, classifier):
-        model.eval()
-        attach_bank(model, [weights, weights])
-    with route(encoder, [0, 1]), route(classifier, [0, 1]):
-        torch.testing.assert_close(encoder(x)[-1], classifier.encode_image(x))
-    assert parameter_report(encoder)
