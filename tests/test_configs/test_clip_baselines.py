@@ -27,9 +27,11 @@ METHODS = {
                       dict(type='AdamW', lr=1e-3, weight_decay=0.01, eps=1e-4), {1: 20, 16: 20}, None),
     'zero-shot': ('zero-shot', '', None, None, 0),
 }  # fmt: skip
+OTHER_LENGTHS = {('coop', 'imagenet'): 50, ('tip-adapter-f', 'eurosat'): 100}
 LEAVES = {(method, data): f'clip_lora/{method}_vit-base-p16{middle}_{data.replace("_", "-")}'
           for method, (_, middle, *_) in METHODS.items()
           for data in (*COOP_SETS, *(IMAGENET_SHIFTS if method == 'zero-shot' else ()))}
+LEAVES['tip-adapter-f', 'eurosat'] = LEAVES['tip-adapter-f', 'eurosat'].replace('20e', '100e')
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +62,14 @@ def test_a_name_says_what_the_config_holds():
 
 
 @pytest.mark.parametrize('method', [method for method, row in METHODS.items() if row[2]])
-@pytest.mark.parametrize('data', ['imagenet', 'dtd'])
+@pytest.mark.parametrize('data', ['imagenet', 'dtd', 'eurosat'])
 def test_optimizer_and_length(method, data):
     _, _, optimizer, lengths, _ = METHODS[method]
     for shot, length in lengths.items():
         cfg = catalogue.load(LEAVES[method, data])
         cfg.shot = shot
         cfg = prepare_train_cfg(cfg)
-        if (method, data) == ('coop', 'imagenet'):
-            length = 50
+        length = OTHER_LENGTHS.get((method, data), length)
         assert cfg.optim_wrapper.optimizer == optimizer
         assert cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters')) == length
         by_epoch = method in ('coop', 'clip-adapter', 'linear-probe', 'tip-adapter-f')

@@ -71,6 +71,11 @@ def test_a_probe_learns_and_is_tested_by_the_tool(tmp_path, images, init):
     assert state['head.probe.weight'].abs().max() > 0
 
 
+def test_fewer_kept_views_than_the_cache_averages_are_refused(tmp_path, images):
+    with pytest.raises(ValueError, match='averages 2 views of an image, and FeatureCacheHook keeps num_views=1'):
+        train(run_config(images, tmp_path / 'run', 'TipAdapter', 1))
+
+
 def test_a_resumed_probe_and_strict_loading(tmp_path, images):
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     train(run_config(images, whole, 'CLIPLinearProbe'))

@@ -87,6 +87,11 @@ def test_other_classes_and_an_empty_cache():
         adapter()(images)
     with pytest.raises(ValueError, match='cache_size=7'):
         filled(cache_size=6)
+    unnamed = filled()
+    unnamed.head.cache.known.forget()
+    unnamed.set_classes(clip_tiny.CLASSES[:3])
+    with pytest.raises(ValueError, match='rows for 4 classes, and there are 3 names'):
+        unnamed(images)
     for wrong in (4, -1):
         with pytest.raises(ValueError, match=rf'labels \[{wrong}\], and there are 4'):
             adapter().start_training(lambda view, labels=[*LABELS[:-1], wrong]: views(view, labels))

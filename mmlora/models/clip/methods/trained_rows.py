@@ -14,13 +14,16 @@ def rows_of_trained(known: KnownClasses, classes: Sequence[str] | None, what: st
         what: Name of what was trained, for the error.
 
     Raises:
-        ValueError: A class was not trained, or there is no row at all.
+        ValueError: A class was not trained, there is no row at all, or names are unknown and of another number.
     """
     if not len(known):
         raise ValueError(f'{what} has no class: build the model with num_classes=..., which mmlora.apis.train (and '
                          'tools/train.py) takes from the data')
-    if known.empty or classes is None:
-        return None  # trained outside of a run, which names classes
+    if classes is None:
+        return None
+    if known.empty:  # trained outside of a run, which names classes
+        known.check_count(classes)
+        return None
     rows = known.rows_of(classes)
     unknown = [name for name, row in zip(classes, rows, strict=True) if row < 0]
     if unknown:
