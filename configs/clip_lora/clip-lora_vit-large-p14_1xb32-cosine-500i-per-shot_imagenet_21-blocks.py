@@ -1,4 +1,5 @@
-# The last three blocks of the vision tower are not adapted, as in the published code when the numbers of the paper came out.
+# The last three blocks of the vision tower are not adapted, as in the published code when the numbers of the paper
+# came out.
 _base_ = './clip-lora_vit-large-p14_1xb32-cosine-500i-per-shot_imagenet.py'
 method = 'CLIP-LoRA (21 blocks)'
 model = dict(layers=dict(_delete_=True, vision=list(range(21)), text='all'))

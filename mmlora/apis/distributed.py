@@ -1,8 +1,8 @@
 """Several processes: on GPUs as mmengine does it, on CPUs with gloo.
 
-mmengine's launchers always select a CUDA device, and its runner wraps the model for one, whether anything of it learns or
-not. Without CUDA the process group is therefore made here, before the runner, which uses the one that it finds; and the
-wrapper is ours.
+mmengine's launchers always select a CUDA device, and its runner wraps the model for one, whether anything of it learns
+or not. Without CUDA the process group is therefore made here, before the runner, which uses the one that it finds; and
+the wrapper is ours.
 """
 
 import gc

@@ -1,5 +1,5 @@
-# CLIP-LoRA on ViT-B/16, as published. The weights are a file of yours: of OpenAI, open_clip or Hugging Face. Classes come
-# from a data set that names them, with ClassNamesHook of clip_runtime.py, or from classes=[...].
+# CLIP-LoRA on ViT-B/16, as published. The weights are a file of yours: of OpenAI, open_clip or Hugging Face. Classes
+# come from a data set that names them, with ClassNamesHook of clip_runtime.py, or from classes=[...].
 method = 'CLIP-LoRA'
 model = dict(
     _scope_='mmpretrain',

@@ -151,8 +151,8 @@ class FeatureCacheHook(Hook):
             wanted = getattr(unwrap_model(runner.model), 'num_views', 1)
             if self.num_views < wanted:
                 raise ValueError(f'the model averages {wanted} views of an image, and FeatureCacheHook keeps '
-                                 f'num_views={self.num_views}, which would count twice: give the hook {wanted} or more, '
-                                 'or the model fewer')
+                                 f'num_views={self.num_views}, so that some would count twice: give the hook {wanted} '
+                                 'or more, or the model fewer')
             return [[SampleIndex(i, sampler.seed, view) for i in numbers] for view in range(self.num_views)]
         if random:
             advice = f'leave {part!r} out of parts'
