@@ -41,12 +41,14 @@ LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     'val_split': ('the name of a split, or None for no validation', lambda value: value is None or _name(value)),
     'max_iters': ('a whole number of at least 1, or dict(per_shot=...)', _whole),
     'data_root': ('the name of a folder', _name),
+    'hub_folder': ('the name of a folder', _name),
+    'pool_folder': ('the name of a folder', _name),
     'max_epochs': ('a whole number of at least 1, or dict(from_shot_1=..., ...)', _whole),
 }
 """What the variables of the configs here may be."""
 PARTS = (*LOADERS, 'train_cfg', 'param_scheduler', 'default_hooks', 'custom_hooks')
 """The parts of a config that may refer to variables."""
-PLACES = ('data_root',)
+PLACES = ('data_root', 'hub_folder', 'pool_folder')
 """Variables that say where files lie, which does not tell runs apart."""
 VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _OTHERWISE = 'otherwise'

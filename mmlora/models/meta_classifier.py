@@ -11,7 +11,9 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..adapters import SparseTokens
+from ..io.convert import Converted
 from ..registry import MODELS, register
+from .pretrained import fit_weights
 
 TEACHER, MASK, FEATURE = 'teacher_logits', 'patch_mask', 'feature'
 """Fields of data samples: logits of the classes of the episode, mask of patches, and what :meth:`predict` gives."""
@@ -104,6 +106,23 @@ class MetaClassifier(ImageClassifier):
         for sample, feature in zip(samples, features, strict=True):
             sample.set_field(feature, FEATURE)
         return samples
+
+    def fit_converted(
+        self,
+        converted: Converted,
+        where: str,
+        allow_missing: Sequence[str] = (),
+        allow_unexpected: Sequence[str] = (),
+        source_grid: Any = None,
+    ) -> dict[str, Tensor]:
+        """Return weights of another layout, which are those of the backbone, under the names of this model.
+
+        Raises:
+            ValueError: They do not fit; see :func:`mmlora.models.pretrained.fit_weights`.
+        """
+        allowed = ([name.removeprefix('backbone.') for name in names] for names in (allow_missing, allow_unexpected))
+        weights = fit_weights(converted, self.backbone, where, *allowed, source_grid)
+        return {f'backbone.{name}': value for name, value in weights.items()}
 
     def _tokens(self, samples: Sequence[DataSample]) -> AbstractContextManager[None]:
         if not self.sparse:

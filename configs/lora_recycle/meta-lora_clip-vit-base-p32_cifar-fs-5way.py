@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/meta-lora_clip-vit-base-p32.py',
+    '../_base_/datasets/recycle/cifar-fs.py',
+    '../_base_/schedules/meta-lora_adam_cyclic_240000i.py',
+    '../_base_/meta-lora_runtime.py',
+]
+hub_folder = 'work_dirs/hubs/hub_clip-vit-base-p32_cifar-fs-5way'
+pool_folder = 'work_dirs/pools/clip-vit-base-p32_cifar-fs-5way'
