@@ -1,19 +1,8 @@
-# The image side of CLIP ViT-B/32 with a LoRA of rank 4 on q and v of each block, scaling 1, and prototypes as a head.
+# As meta-lora_clip-vit-base-p16.py, on CLIP ViT-B/32.
+_base_ = './meta-lora_clip-vit-base-p16.py'
 model = dict(
     _scope_='mmpretrain',
-    type='MetaClassifier',
     backbone=dict(
-        type='AdaptedBackbone',
-        backbone=dict(
-            type='CLIPImageEncoder',
-            arch='ViT-B/32',
-            init_cfg=dict(type='Pretrained', checkpoint='weights/ViT-B-32.pt'),
-        ),
-        targets=['attn.qkv'],
-        lora_slices='qv',
-        lora_ranks=4,
-        lora_scaling=1.0,
+        backbone=dict(arch='ViT-B/32', init_cfg=dict(type='Pretrained', checkpoint='weights/ViT-B-32.pt')),
     ),
-    head=dict(type='PrototypeHead', distance='squared_euclidean'),
-    sparse=False,
 )
