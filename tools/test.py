@@ -10,6 +10,7 @@ import mmlora  # noqa: F401  (first: it makes what follows importable on today's
 from mmlora.apis import test
 from mmlora.apis.distributed import LAUNCHERS, stop_processes
 from mmlora.apis.options import merge_options
+from mmlora.apis.unused_variables import refuse_idle_options
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     merge_options(cfg, args.cfg_options)
+    refuse_idle_options(cfg, args.cfg_options)
     test(
         cfg,
         args.checkpoint,

@@ -47,6 +47,12 @@ def run_folder(cfg: Config, used: Mapping[str, Any]) -> str | None:
     return str(Path(ROOT) / '_'.join([filled.rstrip('/'), *others]))
 
 
+def named_in_folder(cfg: Config) -> set[str]:
+    """Return the names of the variables in the text ``run_folder`` of a config; none where it has no such text."""
+    text = cfg.get('run_folder')
+    return set(_BRACES.findall(text)) if isinstance(text, str) else set()
+
+
 def name_run(cfg: Config, used: Mapping[str, Any]) -> str:
     """Return a name for the folder of a run, such as ``shot5_split2_seed0``.
 

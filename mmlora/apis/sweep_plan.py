@@ -19,7 +19,8 @@ from mmengine.config import Config, DictAction
 
 from ..engine.protocol import plain_data_config
 from .options import merge_options
-from .variables import LIMITS, settle_variables
+from .unused_variables import refuse_idle_options
+from .variables import settle_variables
 
 SEED = 'randomness.seed'
 JOIN = '+'
@@ -232,11 +233,8 @@ def settle_job(cfg: Config, options: Mapping[str, Any], measure: str) -> Config:
         ValueError: A setting is mistyped or has no effect, or the data to measure on cannot be used.
     """
     merge_options(cfg, options)
-    used = settle_variables(cfg)
-    idle = [key for key in options if key in LIMITS and key not in used and key not in cfg.get('settled_variables', ())]
-    if idle:
-        raise ValueError(f'{cfg.filename}: nothing in the config refers to {", ".join(idle)}, so that setting it '
-                         'has no effect: leave it out')
+    refuse_idle_options(cfg, options)
+    settle_variables(cfg)
     MEASURES[measure](cfg)
     return cfg
 

@@ -21,6 +21,7 @@ from .settle_classes import settle_classes
 from .settle_images import settle_images
 from .train import build_runner, stop_workers
 from .unknown_types import explain_unknown_types
+from .unused_variables import warn_of_mistyped_variables
 from .variables import settle_variables
 
 TESTS = 'tests'
@@ -142,6 +143,7 @@ def prepare_test_cfg(
         raise ValueError('testing needs test_dataloader, test_cfg and test_evaluator in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or 'none'
+    warn_of_mistyped_variables(cfg)
     _set_test_dir(cfg, work_dir, checkpoint)
     cfg.load_from, cfg.resume = str(checkpoint), False
     cfg.pop('compile', None)

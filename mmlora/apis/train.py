@@ -21,6 +21,7 @@ from .settle import settle_ranks
 from .settle_classes import settle_classes
 from .settle_images import settle_images
 from .unknown_types import check_optimizer, explain_unknown_types
+from .unused_variables import warn_of_mistyped_variables
 from .variables import settle_variables
 
 SAMPLERS = {
@@ -117,6 +118,7 @@ def prepare_train_cfg(
         raise ValueError('training needs train_dataloader, train_cfg and optim_wrapper in the config')
     cfg.setdefault('default_scope', 'mmpretrain')
     cfg.launcher = launcher or cfg.get('launcher') or 'none'
+    warn_of_mistyped_variables(cfg)
     set_work_dir(cfg, work_dir, settle_variables(cfg))
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

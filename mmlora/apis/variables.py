@@ -101,6 +101,28 @@ def settle_variables(cfg: Config) -> dict[str, Any]:
     return {}
 
 
+def referred_variables(cfg: Config) -> set[str]:
+    """Return the names of the variables that the :data:`PARTS` of a config refer to, or did before they were settled.
+
+    A variable that chooses the value of another, or the length of the run, is one of them.
+    """
+    found = set(cfg.get('settled_variables') or ())
+    for name in PARTS:
+        found |= _names_in(cfg.get(name))
+    for name in tuple(found):
+        rule = cfg.get(name)
+        if isinstance(rule, Mapping):
+            found |= {_SHOT} if is_length_rule(rule) else {key for key in rule if key != _OTHERWISE}
+    return found
+
+
+def _names_in(node: Any) -> set[str]:
+    if isinstance(node, str):
+        return set(_REFERENCE.findall(node))
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return set().union(*map(_names_in, inner))
+
+
 def _set_validation(cfg: Config, split: str | None) -> None:
     if split is None:
         cfg.update(dict.fromkeys(VALIDATION))
