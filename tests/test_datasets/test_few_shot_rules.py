@@ -35,6 +35,12 @@ def test_without_validation_images():
     assert SAMPLINGS['coop'](train, None, 5, 1)[1] is None
 
 
+def test_a_class_with_too_few_images_for_both_says_how_to_take_all():
+    train = [ListedImage(f'a/{number}', 0, number) for number in range(10)]
+    with pytest.raises(ValueError, match='7 for training and 4 for validation .* fewer shots, or take all images with shot=None'):
+        SAMPLINGS['clip_lora'](train, None, 7, 1)
+
+
 @pytest.mark.parametrize('num_classes, base', [(1, 1), (2, 1), (47, 24), (100, 50), (397, 199)])
 def test_halves(num_classes, base):
     halves = {subset: list(classes_of(num_classes, subset)) for subset in ('all', 'base', 'new')}
