@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from .adapted import AdaptedLayer, replace_module
 from .multihead import LoRAMultiheadAttention, arguments_of
-from .targets import select
+from .targets import matches, select
 
 
 class PlainMultiheadAttentionLoRA(LoRAMultiheadAttention):
@@ -53,13 +53,19 @@ def inject_attention(
         The adapted layers by name, in the order of the model.
 
     Raises:
-        ValueError: A pattern means no such layer, or the model itself is one.
+        ValueError: A pattern means no such layer or only adapted ones, or the model itself is one.
         TypeError: A layer computes something else, or is adapted.
     """
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
     if '' in found:
         raise ValueError('the model itself is an attention layer: adapt it with LoRAMultiheadAttention.from_attention')
-    chosen = select(targets, [n for n, m in found.items() if not isinstance(m, AdaptedLayer)], 'attention layer')
+    plain = [name for name, layer in found.items() if not isinstance(layer, AdaptedLayer)]
+    for pattern in [targets] if isinstance(targets, str) else targets:
+        done = [name for name in found if matches(pattern, name)]
+        if done and not set(done) & set(plain):
+            raise ValueError(f'pattern {pattern!r} matches no attention layer that is left to adapt: {done} are '
+                             'adapted already. Start from the plain model to adapt them otherwise')
+    chosen = select(targets, plain, 'attention layer')
     adapted = {name: LoRAMultiheadAttention.from_attention(found[name], **kwargs) for name in chosen}
     for name, layer in adapted.items():
         replace_module(model, found[name], layer)

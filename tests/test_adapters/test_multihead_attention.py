@@ -326,8 +326,10 @@ class TestInsideModels:
         (row,) = parameter_report(model).rows
         assert (row.module, row.ranks) == ('layers.1.self_attn', {'q': 3, 'v': 3})
         assert row.trainable == 2 * 3 * 2 * E
-        with pytest.raises(ValueError, match='matches no attention layer'):
+        with pytest.raises(ValueError, match=r"\['layers.1.self_attn'\] are adapted already"):
             inject_attention(model, 'layers.1.self_attn')
+        with pytest.raises(ValueError, match="'nothing' matches no attention layer of the 1 there are"):
+            inject_attention(model, 'nothing')
         with pytest.raises(ValueError, match='use_nested_tensor'):
             x = torch.nested.nested_tensor([torch.randn(3, E), torch.randn(2, E)])
             model.layers[1].self_attn(x, x, x)
