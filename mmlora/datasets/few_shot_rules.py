@@ -68,8 +68,8 @@ def draw_clip_lora(train: Sequence[ListedImage], val: Sequence[ListedImage] | No
     for label, own in _by_label(train).items():
         if len(own) < n_shot + held:
             raise ValueError(f'class {label} has {len(own)} training images, such as {own[0].name!r}, where {n_shot} '
-                             f'for training and {held} for validation are drawn: ask for fewer shots, or take all images '
-                             'with shot=None (n_shot=None of a data set)')
+                             f'for training and {held} for validation are drawn: ask for fewer shots, or take all '
+                             'images with shot=None (n_shot=None of a data set)')
         drawn = rng.sample(own, n_shot + held)
         chosen += drawn[:n_shot]
         left += drawn[n_shot:]

@@ -37,7 +37,7 @@ def test_without_validation_images():
 
 def test_a_class_with_too_few_images_for_both_says_how_to_take_all():
     train = [ListedImage(f'a/{number}', 0, number) for number in range(10)]
-    with pytest.raises(ValueError, match='7 for training and 4 for validation .* fewer shots, or take all images with shot=None'):
+    with pytest.raises(ValueError, match='7 for training and 4 for .* fewer shots, or take all images with shot=None'):
         SAMPLINGS['clip_lora'](train, None, 7, 1)
 
 
