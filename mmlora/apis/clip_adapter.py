@@ -23,6 +23,7 @@ from ..io.checkpoint import load_checkpoint
 from ..io.clip_folder import ADAPTER
 from ..io.clip_lora_file import PublishedLoRA, labels_of, place_layers, read_published_lora
 from ..io.clip_peft import describe_sites
+from ..io.clip_vision import plain_vision, why_no_vision
 from ..io.weights import unwrap
 from ..models.backbones.skeleton import Skeleton
 from ..models.clip import CLIPArch, LoRACLIPClassifier, find_arch
@@ -124,6 +125,9 @@ def import_clip_lora(
         lora, dict(text=arch.text_layers, vision=arch.vision_layers),
         dict(text=arch.text_width, vision=arch.vision_width), name_of(arch),
     )
+    reason = why_no_vision(model_cfg.get('vision'))
+    if reason:
+        raise ValueError(f'the config does not fit into an adapter folder: {reason}')
     dataset = _dataset(dataset, labels.get('dataset_name'), str(path))
     names = _classes(classes, model_cfg, dataset, data_root)
     texts = list(check_templates(templates or model_cfg.get('templates') or TEMPLATE))
@@ -138,9 +142,9 @@ def import_clip_lora(
         version=__version__,
         model=dict(
             arch=dataclasses.asdict(arch), backbone=name_of(arch), logit_scale=100.0, templates=texts, classes=names,
-            **describe_sites(factors, str(path)), **_numbers(lora),
+            vision=plain_vision(model_cfg.get('vision')), **describe_sites(factors, str(path)), **_numbers(lora),
         ),
-        base=dict(sha256=_hash(arch, weights) if weights else None, location=weights),
+        base=dict(sha256=_hash(arch, model_cfg.get('vision'), weights) if weights else None, location=weights),
         tokenizer=tokenizer,
         images=images,
         protocol=dict(method='CLIP-LoRA', dataset_name=dataset, shot=labels.get('shot'), seed=labels.get('seed')),
@@ -155,9 +159,9 @@ def import_clip_lora(
     return write_record(out, factors, record)
 
 
-def _hash(arch: CLIPArch, weights: str) -> str:
+def _hash(arch: CLIPArch, vision: Mapping[str, Any] | None, weights: str) -> str:
     with Skeleton():  # Names and shapes are all that is needed.
-        model = LoRACLIPClassifier(arch, 'none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']))
+        model = LoRACLIPClassifier(arch, 'none', tokenizer=dict(type='WordTokenizer', vocabulary=['a']), vision=vision)
     return base_sha256(model, read_base(model, weights))
 
 

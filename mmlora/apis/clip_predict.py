@@ -126,6 +126,12 @@ class CLIPPredictor:
         load, rest = self._pipeline
         arrays = [rest(dict(img=array, img_shape=array.shape[:2], ori_shape=array.shape[:2]))['img']
                   for array in (_read(image, load) for image in images)]
+        size = tuple(self.model.visual.img_size)
+        for number, array in enumerate(arrays):
+            if array.shape[:2] != size:  # Smaller ones would be padded to the largest of the batch.
+                what = 'the run took images as its data set gave them: resize' if not rest.transforms else 'prepare'
+                raise ValueError(f'image {number} is {"x".join(map(str, array.shape[:2]))} (height x width) after the '
+                                 f'steps of {self._where}, and the model is for {size[0]}x{size[1]}; {what} it before')
         inputs = [torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))) for array in arrays]
         return self.model.data_preprocessor({'inputs': inputs})['inputs']
 
@@ -158,6 +164,7 @@ def load_predictor(
             templates=templates if templates is not None else settings.get('templates'),
             tokenizer=_closed_tokenizer(tokenizer or own, str(folder)),
             logit_scale=settings.get('logit_scale', 100.0),
+            vision=settings.get('vision'),
             data_preprocessor={key: images[key] for key in ('mean', 'std', 'to_rgb')} if images else None,
         )
     state = complete_adapter(model, folder_checkpoint(folder), None if weights is None else os.fspath(weights))

@@ -21,6 +21,7 @@ from ..engine.hooks.strict_load_hook import compare_keys
 from ..io.atomic import write_atomically, write_bytes, write_text
 from ..io.checkpoint import load_checkpoint
 from ..io.clip_folder import ADAPTER
+from ..io.clip_vision import why_not_elsewhere
 from ..io.convert import convert, invert
 from ..io.plain import plain_checkpoint
 from ..io.weights import unwrap
@@ -64,8 +65,8 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str, layout: str | None 
 
     Raises:
         ValueError: ``out`` has another ending or would take the place of another file, the layout is unknown or the
-            model no whole CLIP, the checkpoint does not fit the config, the model has no adapters or such as no weight
-            can hold, or the plain model does not compute the same.
+            model no whole CLIP or one that it cannot hold, the checkpoint does not fit the config, the model has no
+            adapters or such as no weight can hold, or the plain model does not compute the same.
         FileNotFoundError: There is no such checkpoint.
     """
     if Path(out).suffix not in ('.pth', '.safetensors'):
@@ -88,6 +89,10 @@ def merge_checkpoint(cfg: Config, checkpoint: str, out: str, layout: str | None 
     if layout is not None and not isinstance(plain, LoRACLIPClassifier):
         raise ValueError(f'layout={layout!r} names the weights of a whole CLIP, and the model is a '
                          f'{type(model).__name__}: leave the layout out')
+    reason = layout and why_not_elsewhere(plain.vision_arguments, plain.arch.patch_size)
+    if reason:
+        raise ValueError(f'layout={layout!r} has no room for this model: {reason}. Leave the layout out to write it '
+                         'under our names')
     if ADAPTER in trained and isinstance(model, LoRACLIPClassifier):
         trained['state_dict'] = complete_adapter(model, trained)
     _load(model, trained, checkpoint)

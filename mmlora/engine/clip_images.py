@@ -38,7 +38,7 @@ def describe_images(pipeline: Sequence[Mapping[str, Any]] | None, preprocessor: 
 
     Returns:
         ``steps``, ``mean``, ``std`` and ``to_rgb``. Where a step is none of :data:`STEPS`, ``steps`` is None and
-        ``why`` says which.
+        ``why`` says which. Where the data set gives the images as they are, the one step is :data:`LOAD`.
     """
     about: dict[str, Any] = dict(steps=None, **statistics(preprocessor))
     steps = []
@@ -52,9 +52,9 @@ def describe_images(pipeline: Sequence[Mapping[str, Any]] | None, preprocessor: 
         if not is_known(dict(arguments, type=name)):
             return dict(about, why=f'{name}({", ".join(f"{key}={value!r}" for key, value in arguments.items())})')
         steps.append(dict(type=name, **{key: _value(value) for key, value in arguments.items()}))
-    if not steps:
+    if not pipeline:
         return dict(about, why='the config has no pipeline for its test data')
-    if steps[0]['type'] != LOAD['type']:
+    if not steps or steps[0]['type'] != LOAD['type']:
         steps.insert(0, dict(LOAD))  # The data set gives arrays.
     return dict(about, steps=steps)
 

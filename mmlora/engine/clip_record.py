@@ -14,6 +14,7 @@ from torch import Tensor
 from ..io.clip_card import model_card
 from ..io.clip_folder import is_adapter_folder, read_folder, write_folder
 from ..io.clip_peft import Site
+from ..io.clip_vision import why_no_vision
 from ..models.backbones.ranks import pretrained_checkpoint
 from ..models.clip import LoRACLIPClassifier
 from ..models.clip.base_weights import base_sha256
@@ -35,7 +36,7 @@ def why_no_folder(model: Any) -> str | None:
     if others or type(model) is not LoRACLIPClassifier:
         return (f'{type(model).__name__} learns more than the factors, which a LoRA of peft cannot hold: {others[:5]}'
                 if others else f'{type(model).__name__} computes otherwise than LoRACLIP')
-    return None
+    return why_no_vision(model.vision_arguments)
 
 
 def write_run(

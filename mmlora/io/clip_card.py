@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .clip_vision import computed, why_not_elsewhere
+
 SHOWN = 20
 
 
@@ -16,6 +18,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
     """
     model, base, run = record['model'], record['base'], record.get('protocol') or {}
     dropout = model.get('dropout')
+    vision = computed(model.get('vision') or {})
     rows = {
         'method': run.get('method'),
         'data set': run.get('dataset_name'),
@@ -25,6 +28,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         'config': run.get('config'),
         'imported from': record.get('imported_from'),
         'backbone': model.get('backbone') or ', '.join(f'{key} {value}' for key, value in model['arch'].items()),
+        'vision tower': ', '.join(f'{key} {value}' for key, value in vision.items()) or None,
         'adapted': f'{"".join(model["params"])} of {_layers(model)}',
         'rank, alpha, scaling': f'{model["rank"]}, {model["alpha"]:g}, {model["scaling"]} = {model["factor"]:g}',
         'dropout in training': None if dropout is None else f'{dropout:g}',
@@ -36,7 +40,8 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         **{name: 'not defined' if value is None else f'{value:.4g}'
            for name, value in (record.get('metrics') or {}).items()},
     }
-    front = {'library_name': 'peft', 'pipeline_tag': 'zero-shot-image-classification',
+    foreign = why_not_elsewhere(model.get('vision'), model['arch']['patch_size'])
+    front = {'library_name': 'mmlora' if foreign else 'peft', 'pipeline_tag': 'zero-shot-image-classification',
              'tags': ['lora', 'clip', 'mmlora']} | ({'base_model': base_name} if base_name else {})
     classes = model['classes']
     listed = 'The classes come from the data, or are given when the folder is loaded.'
@@ -53,8 +58,9 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         "model = mmlora.clip.load('path of this folder')" if base.get('location') else
         "model = mmlora.clip.load('path of this folder', weights='weights of the CLIP')",
         "print(model.predict('image.jpg'))", '```', '',
+        f'peft cannot use it: {foreign}.' if foreign else
         "`peft.PeftModel.from_pretrained(clip, folder)` loads it onto transformers' `CLIPModel` with the same base "
-        'weights.', learned,
+        'weights.', '' if foreign else learned,
     ]  # fmt: skip
     return '\n'.join(lines).rstrip('\n') + '\n'
 

@@ -26,6 +26,7 @@ from safetensors.torch import save
 from ..adapters.scaling import resolve_scaling
 from .atomic import write_bytes, write_text
 from .clip_peft import Factors, Site, own_tensors, peft_config, peft_tensors, read_peft_config, read_peft_tensors
+from .clip_vision import why_no_vision
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, RECORD, CARD = 'adapter_config.json', 'adapter_model.safetensors', 'mmlora.json', 'README.md'
@@ -38,7 +39,7 @@ SETTINGS = {
     'scaling': (str, int, float), 'factor': (int, float), 'templates': list, 'classes': (list, type(None)),
     'logit_scale': (str, int, float),
 }  # fmt: skip
-"""What ``model`` of ``mmlora.json`` must hold, and of which type."""
+"""What ``model`` of ``mmlora.json`` must hold, and of which type; ``vision``, a dict, is missing in older folders."""
 
 PARTS = {'base': ('sha256', 'location'), 'images': ('steps', 'mean', 'std', 'to_rgb'), 'tokenizer': ('type',)}
 """Other parts of ``mmlora.json``, and what each must hold."""
@@ -181,6 +182,10 @@ def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder:
     for name, kinds in SETTINGS.items():
         if not isinstance(model, dict) or name not in model or not isinstance(model[name], kinds):
             raise ValueError(f'{where}: {name} of model is missing or of a wrong type: export the folder again')
+    vision = model.get('vision', {})
+    reason = why_no_vision(vision) if isinstance(vision, dict) else f'vision must be an object, got {vision!r}'
+    if reason:
+        raise ValueError(f'{where}: {reason}')
     for name, keys in PARTS.items():
         part = record.get(name)
         if not isinstance(part, dict) or not set(keys) <= set(part):

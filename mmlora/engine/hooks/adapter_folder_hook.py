@@ -7,6 +7,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
 from ...io.clip_folder import check_writable
+from ...io.clip_vision import why_not_elsewhere
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
 from ..clip_record import why_no_folder, write_run
@@ -18,7 +19,8 @@ class AdapterFolderHook(Hook):
     """Leave ``<work_dir>/adapter`` behind, which :func:`mmlora.clip.load`, ``tools/test.py`` and peft take.
 
     It holds the weights of the last step, or their average where the run is validated by that. Where the model has no
-    LoRA that peft could hold, the log says why there is no folder.
+    LoRA that peft could hold, the log says why there is no folder; where it has another vision tower than
+    transformers' ``CLIPModel``, the log says why peft does not take it.
 
     Args:
         folder: Name of the folder below the work directory.
@@ -61,4 +63,8 @@ class AdapterFolderHook(Hook):
             Path(runner.work_dir) / self.folder, runner.cfg, model, protocol, scalars,
             averages[0].state_dict() if averages else None,
         )
-        runner.logger.info(f'The adapter is in {path}: mmlora.clip.load({str(path)!r}), tools/test.py and peft take it')
+        foreign = why_not_elsewhere(model.vision_arguments, model.arch.patch_size)
+        takers = 'tools/test.py take it' if foreign else 'tools/test.py and peft take it'
+        link = ' and' if foreign else ','
+        runner.logger.info(f'The adapter is in {path}: mmlora.clip.load({str(path)!r}){link} {takers}'
+                           + (f'; peft does not: {foreign}' if foreign else ''))

@@ -126,6 +126,7 @@ class LoRACLIPClassifier(BaseClassifier):
         self.templates = check_templates(TEMPLATE if templates is None else templates)
         super().__init__(init_cfg, preprocessor_config(data_preprocessor))
         self.arch, self.encoder, self.scale = sizes, encoder, scale
+        self.vision_arguments = dict(vision or {})
         self.text_chunk, self.text_checkpointing = text_chunk, text_checkpointing
         lora = dict(lora_rank=lora_rank, lora_alpha=lora_alpha, lora_scaling=lora_scaling, lora_dropout=lora_dropout)
         own = params if 'vision' in towers else None
@@ -192,7 +193,20 @@ class LoRACLIPClassifier(BaseClassifier):
         self._tokens = tokens.to(self.visual_proj.proj.device)
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Return the features of images ``(B, 3, H, W)``, not normalised, ``(B, embed_dim)``."""
+        """Return the features of images ``(B, 3, H, W)``, not normalised, ``(B, embed_dim)``.
+
+        Raises:
+            ValueError: They have another size than that of the model. The position embedding could be resized for
+                them, but a forgotten step of a pipeline would then cost accuracy unnoticed.
+        """
+        height, width = self.visual.img_size
+        if tuple(inputs.shape[-2:]) != (height, width):
+            found = 'x'.join(map(str, tuple(inputs.shape[-2:])))
+            raise ValueError(
+                f'images are {found} (height x width), and the model is for {height}x{width}: resize and crop them to '
+                f'{height}x{width} in the pipeline, or give the model image_size=... (a square) to have the position '
+                'embedding resized once, when weights are loaded'
+            )
         return self.visual_proj(self.visual(inputs)[-1])
 
     def encode_text(self, tokens: Tensor, token_counts: Sequence[int] | None = None) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn as nn
 
 from ...adapters import AdaptedLayer, adapter_modules
 from ...io.clip_peft import Site, describe_sites
+from ...io.clip_vision import computed, plain_vision
 from .arch import ARCHS, CLIPArch
 from .classifier import LoRACLIPClassifier
 from .logits import LogitScale
@@ -35,7 +36,8 @@ def describe_clip(model: LoRACLIPClassifier) -> dict[str, Any]:
     """Return the settings of a model as plain data.
 
     Returns:
-        ``arch`` (all sizes), ``backbone`` (their name, or None), ``encoder``, ``params`` (a list in the order q, k, v,
+        ``arch`` (all sizes), ``backbone`` (their name, or None), ``vision`` (further arguments of the vision tower),
+        ``encoder``, ``params`` (a list in the order q, k, v,
         o), ``layers`` (numbers by tower), ``rank``, ``alpha``, ``scaling`` (the rule), ``factor`` (the number),
         ``dropout``, ``logit_scale``, ``templates`` and ``classes`` (or None). Without adapters those of the adapters
         are left out.
@@ -46,6 +48,7 @@ def describe_clip(model: LoRACLIPClassifier) -> dict[str, Any]:
     about: dict[str, Any] = dict(
         arch=dataclasses.asdict(model.arch),
         backbone=name_of(model.arch),
+        vision=plain_vision(model.vision_arguments),
         encoder='none',
         logit_scale=_scale_name(model.scale),
         templates=list(model.templates),
@@ -86,7 +89,11 @@ def check_structure(own: Mapping[str, Any], given: Mapping[str, Any], where: str
     sizes = given.get('arch')
     if sizes is not None and dict(sizes) != own['arch']:
         raise ValueError(f'{where} was made for another backbone: {_backbones(given, own)}')
-    differences = [
+    differences = []
+    if 'vision' in given:
+        there, here = computed(given['vision']), computed(own['vision'])
+        differences += [f'vision is {there} there and {here} in the config'] if there != here else []
+    differences += [
         f'{_TITLES.get(name, name)} is {_plain(given[name])!r} there and {_plain(own.get(name))!r} in the config'
         for name in STRUCTURE
         if name in given and not _same(given[name], own.get(name))
