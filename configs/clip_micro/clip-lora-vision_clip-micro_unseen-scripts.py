@@ -1,8 +1,8 @@
 _base_ = [
     '../_base_/models/clip-lora-vision_clip-micro.py',
     '../_base_/datasets/glyphs_clip_unseen-scripts.py',
-    '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
+    '../_base_/schedules/clip-micro_adamw_cosine_300i.py',
     '../_base_/clip_runtime.py',
 ]
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
+optim_wrapper = dict(optimizer=dict(lr=3e-2))
 run_folder = 'clip-lora-vision/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip-lora_clip-micro.py',
     '../_base_/datasets/glyphs_clip_unseen-scripts.py',
-    '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
+    '../_base_/schedules/clip-micro_adamw_cosine_300i.py',
     '../_base_/clip_runtime.py',
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/coop_clip-micro.py',
     '../_base_/datasets/glyphs_clip_unseen-scripts.py',
-    '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
+    '../_base_/schedules/clip-micro_adamw_cosine_300i.py',
     '../_base_/clip_cached_runtime.py',
 ]
 optim_wrapper = dict(optimizer=dict(lr=3e-1))

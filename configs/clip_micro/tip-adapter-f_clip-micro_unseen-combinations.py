@@ -1,9 +1,9 @@
 _base_ = [
     '../_base_/models/tip-adapter-f_clip-micro.py',
     '../_base_/datasets/glyphs_clip_unseen-combinations.py',
-    '../_base_/schedules/clip-micro_adamw_cosine_150i.py',
+    '../_base_/schedules/clip-micro_adamw_cosine_300i.py',
     '../_base_/clip_cached_runtime.py',
 ]
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 model = dict(alpha=30, beta=5.5)
 run_folder = 'tip-adapter-f/clip-micro/{dataset_name}/{shot}shots/seed{seed}'

@@ -72,7 +72,7 @@ def test_configs_differ_only_in_the_method(method, task):
         assert cfg[key] == probe[key]
     assert cfg.model.init_cfg.checkpoint == 'mmlora://clip-micro_glyphs' and cfg.val_dataloader is None
     if method != 'Tip-Adapter':
-        assert cfg.max_iters == 150 and cfg.train_cfg == probe.train_cfg
+        assert cfg.max_iters == 300 and cfg.train_cfg == probe.train_cfg
     assert cfg.run_folder.startswith(f'{METHODS[method]}/clip-micro/')
 
 
