@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         '--methods', nargs='+', default=list(MAIN), help=f'all, or some of {", ".join(METHODS.values())}'
     )
-    parser.add_argument('--tasks', nargs='+', choices=list(TASKS.values()), default=list(TASKS.values()))
+    parser.add_argument('--tasks', nargs='+', choices=list(TASKS.values()), default=[next(iter(TASKS.values()))],
+                        help='which few-shot tables, by default the first')
     parser.add_argument('--tune', action='store_true', help='search the hyper-parameters on validation letters instead')
     parser.add_argument('--workers', type=int, default=min(MAX_WORKERS, os.cpu_count() or 1), help='runs at a time')
     args = parser.parse_args(argv)
