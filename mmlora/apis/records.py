@@ -79,8 +79,8 @@ def make_record(
         checkpoint=dict(name=Path(checkpoint).name, sha256=_sha256(checkpoint)),
         test=dict(test, majority_rate=majority_rate(dataset)),
         protocol=dict(
-            describe_selection(protocol, test), averaged=(protocol or {}).get('averaged'), truncated=cut, tta=tta,
-            amp=amp,
+            describe_selection(protocol, test, of_run=bool({'epoch', 'iter'} & set(meta))),
+            averaged=(protocol or {}).get('averaged'), truncated=cut, tta=tta, amp=amp,
         ),
         trained_on=trained['dataset_name'] if protocol else None,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

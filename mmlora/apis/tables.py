@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..datasets import VTAB_SETS
+from ..engine.protocol import NOT_TRAINED
 from .base_to_new import base_to_new
 from .collected import MAJORITY_MARGIN, Cell
 from .coop_means import coop_means
@@ -118,7 +119,11 @@ def _footnotes(summary: Summary) -> list[str]:
     if any(result.entry['protocol'].get('on_test') for result in summary.results):
         notes.append('**TEST DATA**: the checkpoint was chosen on the images that it is measured on. Such a number is '
                      'an upper bound, and does not compare with the other rows.')
-    if any(result.entry['protocol'].get('on_test') is None for result in summary.results):
+    unsaid = {result.entry['protocol']['selection'] for result in summary.results
+              if result.entry['protocol'].get('on_test') is None}
+    if NOT_TRAINED in unsaid:
+        notes.append(f'{NOT_TRAINED}: plain weights, without a record of any training run.')
+    if unsaid - {NOT_TRAINED}:
         notes.append('unknown: the checkpoint does not say how it was selected.')
     marked = [result for result in summary.results if result.at_majority]
     if marked:

@@ -18,7 +18,7 @@ from mmengine.config import Config
 IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images')
 HALVES = ('base', 'new')
 _ENDS = tuple(f'-{half}' for half in HALVES)
-LAST, UNKNOWN = 'last {unit}', 'unknown'
+LAST, UNKNOWN, NOT_TRAINED = 'last {unit}', 'unknown', 'not trained here'
 ON_VALIDATION, ON_TEST = 'validation data', 'TEST DATA'
 
 
@@ -145,12 +145,16 @@ def name_data(cfg: Config, dataset: Any) -> str:
     return f'{next((name.removesuffix(end) for end in _ENDS if name.endswith(end)), name)}-{subset}'
 
 
-def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, Any]) -> dict[str, Any]:
+def describe_selection(
+    protocol: Mapping[str, Any] | None, test: Mapping[str, Any], of_run: bool = True
+) -> dict[str, Any]:
     """Say how a checkpoint was chosen among those of its run.
 
     Args:
         protocol: ``meta['mmlora']['protocol']`` of the checkpoint; None for checkpoints that say nothing.
         test: The test data, as described by :func:`describe_data`.
+        of_run: Whether any training run has written the checkpoint, as far as its meta tells; plain weights, such as
+            those that are tested zero-shot, are ``'not trained here'``.
 
     Returns:
         ``selection``: ``'last epoch'``, ``'epoch 12 of 20'``, ``'best accuracy/top1 on validation data'``, ``'best
@@ -160,7 +164,7 @@ def describe_selection(protocol: Mapping[str, Any] | None, test: Mapping[str, An
         where they chose it.
     """
     if not {'unit', 'step', 'total'} <= set(protocol or ()):  # None, or of weights that were not trained here.
-        return dict(selection=UNKNOWN, at=None, on_test=None, validation=None)
+        return dict(selection=UNKNOWN if protocol or of_run else NOT_TRAINED, at=None, on_test=None, validation=None)
     at = '{unit} {step} of {total}'.format(**protocol)
     last = protocol['step'] == protocol['total']
     best, stopping = protocol.get('selected_by'), None if last else protocol.get('early_stopping')

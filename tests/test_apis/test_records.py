@@ -165,14 +165,15 @@ def test_iterations_within_an_epoch(tmp_path, images):
     assert protocols[2]['validation'] is None
 
 
-def test_foreign_weights_are_unknown_and_recorded_in_the_work_directory(run, tmp_path):
+@pytest.mark.parametrize('meta, selection', [({}, 'not trained here'), (dict(epoch=3, iter=15), 'unknown')])
+def test_foreign_weights_are_recorded_as_such_in_the_work_directory(run, tmp_path, meta, selection):
     folder, cfg, _ = run('own')
     weights = tmp_path / 'downloads' / 'weights.pth'
     weights.parent.mkdir()
-    torch.save(tiny.load(folder / 'epoch_3.pth')['state_dict'], weights)
+    torch.save(dict(state_dict=tiny.load(folder / 'epoch_3.pth')['state_dict'], meta=meta), weights)
     run_test(cfg, str(weights), work_dir=str(tmp_path / 'work'))
     [record] = read_records(tmp_path / 'work' / RESULTS)
-    assert record['protocol']['selection'] == 'unknown' and record['protocol']['on_test'] is None
+    assert record['protocol']['selection'] == selection and record['protocol']['on_test'] is None
     assert record['seed'] is None and not (weights.parent / RESULTS).exists()
 
 

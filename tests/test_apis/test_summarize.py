@@ -20,8 +20,8 @@ ON_TEST = 'best accuracy/top1 on TEST DATA'
 
 def entry(value, dataset='toy', split=1, seed=0, metric=METRIC, images=100, rate=None, tta=False, at='epoch 20 of 20',
           selection='last epoch', truncated=None, **more):
-    protocol = dict(selection=selection, at=at, on_test={ON_TEST: True, 'unknown': None}.get(selection, False),
-                    validation=None, truncated=truncated, tta=tta, amp=False)
+    on_test = {ON_TEST: True, 'unknown': None, 'not trained here': None}.get(selection, False)
+    protocol = dict(selection=selection, at=at, on_test=on_test, validation=None, truncated=truncated, tta=tta, amp=False)
     return dict(
         method='SR-LoRA', dataset_name=dataset, backbone='ViT base', shot=1, split=split, seed=seed, config='c.py',
         metrics={metric: value}, checkpoint=dict(name='epoch_20.pth', sha256='ab'), protocol=protocol,
@@ -74,6 +74,7 @@ def test_seeds_of_one_split_are_runs_too(tmp_path):
     (dict(selection='best accuracy/top1 on validation data'), 'best accuracy/top1 on validation data'),
     (dict(selection='epoch 12 of 20'), 'epoch 12 of 20'),
     (dict(selection='unknown', at=None), 'unknown'),
+    (dict(selection='not trained here', at=None), 'not trained here'),
     (dict(tta=True), 'last epoch, TTA'),
     (dict(truncated=dict(rank=None, fraction=0.5)), 'last epoch, ranks cut to fraction 0.5'),
     (dict(trained_on='elsewhere'), 'last epoch, trained on elsewhere'),
@@ -86,6 +87,7 @@ def test_protocols_are_never_mixed(tmp_path, more, label):
         assert rows == {'last epoch': '40.00 (1)', label: '50.00 (1)'}
     assert ('is an upper bound' in text) is (label == f'**{ON_TEST}**')
     assert ('does not say how it was selected' in text) is (label == 'unknown')
+    assert ('without a record of any training run' in text) is (label == 'not trained here')
 
 
 def test_two_values_of_one_run_are_a_conflict(tmp_path):
