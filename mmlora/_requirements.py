@@ -8,9 +8,15 @@ import re
 from importlib import metadata
 from importlib.util import find_spec
 
+
+def install_extra(extra: str) -> str:
+    """Return how an extra of mmlora is installed, from an index of packages or from a clone."""
+    return f'pip install "mmlora[{extra}]" (in a clone: pip install -e ".[{extra}]")'
+
+
 # package: (distributions that bring it, lowest version, first version too new, what to install)
 NEEDED = {
-    'mmcv': (('mmcv', 'mmcv-lite'), '2.0.0', '2.4.0', 'pip install "mmlora[lite]"'),
+    'mmcv': (('mmcv', 'mmcv-lite'), '2.0.0', '2.4.0', install_extra('lite')),
     'mmengine': (('mmengine', 'mmengine-lite'), '0.10.6', '1.0.0', 'pip install "mmengine>=0.10.6,<1.0.0"'),
     'mmpretrain': (('mmpretrain',), '1.2.0', '1.3.0', 'pip install "mmpretrain>=1.2.0,<1.3.0"'),
 }

@@ -25,6 +25,7 @@ def test_without_mmcv_the_error_names_the_extra(root, tmp_path):
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith('ImportError: ') and 'mmlora[lite]' in last and 'mmcv' in last
+    assert 'in a clone: pip install -e ".[lite]"' in last
 
 
 @pytest.mark.parametrize('package, version, message', [

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._requirements import install_extra
 from .sweep_state import DONE, FAILED, LOG, RUNNING, STOPPED, read_state, write_state
 
 PROGRAM = (sys.executable, '-m', 'mmlora.apis.sweep_job')
@@ -152,7 +153,8 @@ def run_on_ray(launches: Sequence[Launch], resources: Resources) -> Iterator[str
     try:
         import ray
     except ImportError as error:
-        raise ImportError('the engine "ray" needs Ray, which is not installed: pip install "mmlora[ray]"') from error
+        raise ImportError('the engine "ray" needs Ray, which is not installed: '
+                          f'{install_extra("ray")}') from error
     threads = threads_of(resources, 'ray')
     own = not ray.is_initialized()
     if own:

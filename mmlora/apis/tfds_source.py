@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from .._requirements import install_extra
 from ..datasets.vtab_rules import Example
 
 
@@ -56,8 +57,8 @@ def open_tfds(name: str, version: str | None, data_dir: str | None) -> TFDSSourc
         import tensorflow  # noqa: F401  (tensorflow_datasets can be imported without it, and fails later)
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError('VTAB-1k is made from tensorflow_datasets, which needs tensorflow; install both with: pip '
-                          f'install "mmlora[vtab]" ({error})') from error
+        raise ImportError('VTAB-1k is made from tensorflow_datasets, which needs tensorflow; install both '
+                          f'with: {install_extra("vtab")} ({error})') from error
     try:
         builder = tfds.builder(f'{name}:{version}' if version else name, data_dir=data_dir)
     except (AssertionError, ValueError) as error:

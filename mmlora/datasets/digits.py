@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from mmlora._requirements import install_extra
 from mmlora.registry import DATASETS, register
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -27,7 +28,8 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
-        raise ImportError('Digits come with scikit-learn; install it with: pip install "mmlora[quickstart]"') from error
+        raise ImportError('Digits come with scikit-learn; install it with: '
+                          f'{install_extra("quickstart")}') from error
     images, labels = load(return_X_y=True)
     images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return images, labels.astype(np.int64)

@@ -13,6 +13,7 @@ import importlib.util
 import unicodedata
 from pathlib import Path
 
+from ...._requirements import install_extra
 from ....registry import TOKENIZERS, register
 from .base import Tokenizer
 
@@ -20,7 +21,7 @@ VOCABULARY = 'bpe_simple_vocab_16e6.txt.gz'
 NUM_MERGES = 48894
 SPECIAL = ('<|startoftext|>', '<|endoftext|>')
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-EXTRA = 'pip install "mmlora[clip]"'
+EXTRA = install_extra('clip')
 
 
 @register(TOKENIZERS)
