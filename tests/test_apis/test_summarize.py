@@ -21,7 +21,8 @@ ON_TEST = 'best accuracy/top1 on TEST DATA'
 def entry(value, dataset='toy', split=1, seed=0, metric=METRIC, images=100, rate=None, tta=False, at='epoch 20 of 20',
           selection='last epoch', truncated=None, **more):
     on_test = {ON_TEST: True, 'unknown': None, 'not trained here': None}.get(selection, False)
-    protocol = dict(selection=selection, at=at, on_test=on_test, validation=None, truncated=truncated, tta=tta, amp=False)
+    protocol = dict(selection=selection, at=at, on_test=on_test, validation=None, truncated=truncated, tta=tta,
+                    amp=False)
     return dict(
         method='SR-LoRA', dataset_name=dataset, backbone='ViT base', shot=1, split=split, seed=seed, config='c.py',
         metrics={metric: value}, checkpoint=dict(name='epoch_20.pth', sha256='ab'), protocol=protocol,
