@@ -42,12 +42,12 @@ LEARNED = {
     'CLIP-Adapter': 2 * D * D // 4,
     'CoOp': 3 * TEXT,
     'LayerNorm': NORMS,
-    '2SFS': NORMS + 36 * (D + 1),
+    '2SFS': 36 * D,
     'CLIP-LoRA vision': VISION_LORA,
     'CLIP-LoRA text': TEXT_LORA,
     'CLIP-LoRA both': VISION_LORA + TEXT_LORA,
 }
-"""Learned parameters with one image of each of 36 letters."""
+"""Learned parameters with one image of each of 36 letters; of 2SFS those of the second stage."""
 SHORT = {'max_iters': 2, 'test_dataloader.dataset.n_test': 1}
 FAST = ('Tip-Adapter', 'CLIP-LoRA both')
 
