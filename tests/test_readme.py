@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmlora import assets
+from mmlora.apis.train import prepare_train_cfg
 from mmlora.registry import HOOKS, MODELS  # first: mmpretrain.models needs its cures
 
 from mmpretrain.models import VisionTransformer  # isort: skip
@@ -24,6 +25,7 @@ PYTHON = [text for language, text in BLOCKS if language == 'python']
 PROGRAMS = [text for text in PYTHON if not text.startswith('#')]
 PARTS = [text for text in PYTHON if text.startswith('# part of a config')]
 CONFIGS = [text for text in PYTHON if text.startswith('# configs/')]
+AFTER_A_RUN = [text for text in PYTHON if text.startswith('# with the adapter folder')]
 COMMANDS = [line.split('#')[0].split() for language, text in BLOCKS if language == 'bash' for line in text.splitlines()]
 USERS = ('work_dirs/', 'data/', '--')
 """Begins what a user makes or brings."""
@@ -36,7 +38,7 @@ def named(text: str) -> str:
 
 def test_the_blocks_were_found():
     assert len(PROGRAMS) >= 2 and len(PARTS) >= 2 and len(CONFIGS) >= 1 and len(COMMANDS) >= 6
-    assert len(PROGRAMS) + len(PARTS) + len(CONFIGS) == len(PYTHON)
+    assert len(PROGRAMS) + len(PARTS) + len(CONFIGS) + len(AFTER_A_RUN) == len(PYTHON)
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
@@ -95,10 +97,18 @@ def checkout(root, tmp_path_factory):
     return top
 
 
+def test_the_adapter_folder_of_clip_lies_where_the_readme_says(checkout):
+    cfg = Config.fromfile(str(checkout / 'configs' / 'lilies.py'))
+    cfg.shot = 4
+    folder = f'{prepare_train_cfg(cfg).work_dir}/adapter'
+    assert any(folder in command for command in COMMANDS) and all(f"load('{folder}')" in text for text in AFTER_A_RUN)
+    assert any(hook['type'] == 'AdapterFolderHook' for hook in cfg.custom_hooks)
+
+
 @pytest.mark.slow
 def test_own_images_from_the_config_to_the_plain_model(checkout, root, monkeypatch):
     """Train for one epoch, test, and merge, with the README's own text."""
-    (config,) = (checkout / 'configs').glob('*.py')
+    config = checkout / 'configs' / 'flowers.py'
 
     def tool(name, *arguments):
         command = [sys.executable, str(root / 'tools' / f'{name}.py'), str(config.relative_to(checkout)), *arguments]
