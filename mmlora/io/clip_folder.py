@@ -27,10 +27,12 @@ from ..adapters.scaling import resolve_scaling
 from .atomic import write_bytes, write_text
 from .clip_peft import Factors, Site, own_tensors, peft_config, peft_tensors, read_peft_config, read_peft_tensors
 from .clip_vision import why_no_vision
+from .json_object import read_object
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, RECORD, CARD = 'adapter_config.json', 'adapter_model.safetensors', 'mmlora.json', 'README.md'
 FORMAT = 'mmlora CLIP adapter 1'
+DAMAGED = 'the folder is damaged, export it again'
 ADAPTER = 'mmlora_adapter'
 """Key under which the checkpoint of a folder says that the frozen weights are elsewhere, and where."""
 
@@ -130,12 +132,12 @@ def read_folder(path: str | os.PathLike) -> AdapterFolder:
         there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else None
         what = 'does not exist' if there is None else f'holds {there}'
         raise FileNotFoundError(f'{str(path)!r} is no adapter folder: it has no {CONFIG} ({what})')
-    config = _json(folder / CONFIG)
+    config = read_object(folder / CONFIG, DAMAGED)
     factors = read_peft_tensors(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
     settings = read_peft_config(config, factors, str(folder / CONFIG))
     if not (folder / RECORD).is_file():
         return AdapterFolder(folder, factors, settings, {}, config)
-    record = _json(folder / RECORD)
+    record = read_object(folder / RECORD, DAMAGED)
     _check_record(record, settings, folder)
     return AdapterFolder(folder, factors, record['model'], record, config)
 
@@ -162,16 +164,6 @@ def folder_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         'meta': {'mmlora': about, 'dataset_meta': {'classes': tuple(folder.settings.get('classes') or ())}},
         ADAPTER: dict(folder.base, folder=str(folder.path)),
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): the folder is damaged, export it again') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} must hold an object, got a {type(content).__name__}')
-    return content
 
 
 def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder: Path) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 
 from ..adapters.lora_weights import LoRAWeights
 from .atomic import write_text
-from .lora_folder import RECORD, Head, LoRAFolder, read_json, read_lora_folder, read_record
+from .json_object import read_object
+from .lora_folder import DAMAGED, RECORD, Head, LoRAFolder, read_lora_folder, read_record
 
 INDEX = 'index.json'
 FORMAT = 'mmlora hub 1'
@@ -66,7 +67,7 @@ class LoRAHub:
         folder = Path(folder).expanduser()
         if not (folder / INDEX).is_file():
             raise FileNotFoundError(f'{str(folder)!r} is no hub: it has no {INDEX}{_hint(folder)}')
-        content = read_json(folder / INDEX)
+        content = read_object(folder / INDEX, DAMAGED)
         if content.get('format') != FORMAT or not isinstance(content.get('members'), dict):
             raise ValueError(f'{folder / INDEX} has format={content.get("format")!r}, where {FORMAT!r} is expected')
         for name, known in content['members'].items():

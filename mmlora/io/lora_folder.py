@@ -26,12 +26,14 @@ from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from .atomic import write_bytes, write_text
+from .json_object import read_object
 from .lora_peft import own_weights, peft_config, peft_tensors
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, HEAD, RECORD, CARD = (
     'adapter_config.json', 'adapter_model.safetensors', 'head.safetensors', 'mmlora.json', 'README.md')  # fmt: skip
 FORMAT = 'mmlora LoRA 1'
+DAMAGED = 'copy the folder again'
 
 
 class Head(NamedTuple):
@@ -133,7 +135,7 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
     for name, digest in record.get('files', {}).items():
         _check_digest(folder / name, digest)
     tensors = read_checkpoint(folder / WEIGHTS)
-    weights = own_weights(tensors, read_json(folder / CONFIG), record.get('slices', {}), str(folder))
+    weights = own_weights(tensors, read_object(folder / CONFIG, DAMAGED), record.get('slices', {}), str(folder))
     head = None
     if record.get('head'):
         found = read_checkpoint(folder / HEAD)
@@ -150,7 +152,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is of something else.
     """
-    record = read_json(folder / RECORD)
+    record = read_object(folder / RECORD, DAMAGED)
     if record.get('format') != FORMAT:
         raise ValueError(f'{folder / RECORD} has format={record.get("format")!r}, where {FORMAT!r} is expected')
     for name, kind in (('files', dict), ('slices', dict), ('rank', int)):
@@ -166,22 +168,6 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise ValueError(f'{folder / RECORD} has the hashes of {sorted(record["files"])}, where those of '
                          f'{sorted(needed)} belong: write the folder anew')
     return record
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the mapping that a JSON file holds.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, or no mapping.
-    """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): copy the folder again') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, not a mapping')
-    return content
 
 
 def _counts(values: list[Any]) -> bool:
