@@ -3,6 +3,7 @@
 from .agreement import BalancedAccuracy, CohenKappa, cohen_kappa, recalls
 from .average_precision import MeanAveragePrecision, average_precision
 from .episode_accuracy import EpisodeAccuracy, episode_accuracies
+from .paired import EpisodeScores, images_digest, paired_difference
 from .prototypes import mean_and_interval, prototype_accuracy
 from .roc_auc import ROCAUC, roc_auc
 
@@ -11,11 +12,14 @@ __all__ = [
     'BalancedAccuracy',
     'CohenKappa',
     'EpisodeAccuracy',
+    'EpisodeScores',
     'MeanAveragePrecision',
     'average_precision',
     'cohen_kappa',
     'episode_accuracies',
+    'images_digest',
     'mean_and_interval',
+    'paired_difference',
     'prototype_accuracy',
     'recalls',
     'roc_auc',

@@ -1,14 +1,17 @@
 """Few-shot accuracy of features, as a metric."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 
 from ..episodes import check_episode_size, draw_episode, positions_by_class
 from ..registry import METRICS, register
+from .paired import EpisodeScores, images_digest
 from .prototypes import SCORES, mean_and_interval, prototype_accuracy
 
 
@@ -67,6 +70,8 @@ class EpisodeAccuracy(BaseMetric):
         seed: Seed of the series of episodes.
         metric: ``'cosine'`` or ``'euclidean'``.
         feature_key: Field of a data sample that holds its feature vector.
+        save: A JSON file for the accuracy of each episode, which :class:`EpisodeScores` reads to compare two tests;
+            None writes none.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
 
     Raises:
@@ -84,6 +89,7 @@ class EpisodeAccuracy(BaseMetric):
         seed: int = 0,
         metric: str = 'cosine',
         feature_key: str = 'feature',
+        save: str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> None:
         if metric not in SCORES:
@@ -96,6 +102,7 @@ class EpisodeAccuracy(BaseMetric):
                 raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
         self.metric = metric
         self.feature_key = feature_key
+        self.save = save
 
     def check(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None = None) -> None:
         """Check that images with these labels can fill the episodes.
@@ -123,6 +130,21 @@ class EpisodeAccuracy(BaseMetric):
         features = np.stack([feature for feature, _ in results])
         labels = np.array([label for _, label in results])
         classes = (self.dataset_meta or {}).get('classes')
-        values = 100 * episode_accuracies(features, labels, metric=self.metric, classes=classes, **self.episodes)
-        accuracy, interval = mean_and_interval(values)
+        values = episode_accuracies(features, labels, metric=self.metric, classes=classes, **self.episodes)
+        return self.summarize(values, labels, classes)
+
+    def summarize(
+        self, values: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Average the accuracies of the episodes, and write them to ``save``; names have no prefix.
+
+        Args:
+            values: ``(n_episodes,)`` in 0..1.
+            labels: Of the images that the episodes were drawn from.
+            classes: Names of the classes.
+        """
+        scores = EpisodeScores(100 * np.asarray(values), dict(self.episodes), images_digest(labels, classes))
+        if self.save is not None and is_main_process():
+            scores.write(self.save)
+        accuracy, interval = mean_and_interval(scores.accuracies)
         return dict(accuracy=accuracy, interval=interval)
