@@ -18,6 +18,7 @@ from .kinds import KINDS, look_up_kind
 from .layer_norm_tune import LayerNormTune
 from .linear_probe import LinearProbe
 from .lora import LoRALinear
+from .lora_spec import LoRAEntry, LoRASpec, lora_tensors
 from .lora_weights import LoRAWeights, Pair, adapt_with, draw_lora, read_lora
 from .low_rank import LowRankLinear
 from .melora import MELoRALinear
@@ -61,8 +62,10 @@ __all__ = [
     'LayerNormTune',
     'LinearProbe',
     'LoRABank',
+    'LoRAEntry',
     'LoRALinear',
     'LoRAMultiheadAttention',
+    'LoRASpec',
     'LoRAWeights',
     'LowRankLinear',
     'MELoRALinear',
@@ -106,6 +109,7 @@ __all__ = [
     'inject_rlrr_conv',
     'inject_scale_shift',
     'look_up_kind',
+    'lora_tensors',
     'mask_images',
     'mask_of_record',
     'merge_adapters',
