@@ -3,7 +3,9 @@
 import copy
 import importlib
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 
 import cv2
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
-from tiny import call_tool, quick  # noqa: F401
+from tiny import ROOT, call_tool, quick, run_tool  # noqa: F401
 
 from mmlora.adapters import attach_bank, detach_bank, draw_lora, merge_lora, read_lora, route
 from mmlora.adapters.lora_weights import adapt_with
@@ -322,6 +324,34 @@ def test_groups_in_processes_of_their_own(cfg, made, tmp_path, monkeypatch):
     assert not report.failed and files_of(tmp_path / 'hub') == files_of(made)
     with pytest.raises(FileNotFoundError, match=r'has no job.json'):
         hub_job.run_group(tmp_path)
+
+
+RAY = '''
+import importlib, runpy, sys
+import ray
+stub, *words = sys.argv[1:]
+main, hub = runpy.run_path('tools/pretune_hub.py')['main'], importlib.import_module('mmlora.apis.pretune_hub')
+ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)  # Once, for both starts.
+program, hub.PROGRAM = hub.PROGRAM, (sys.executable, stub)
+print('status', main(words))
+hub.PROGRAM = program
+print('status', main(words))
+'''
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_members_and_those_of_a_killed_group_again(cfg, made, tmp_path):
+    """In a process of its own: Ray reaches for the network to learn its address."""
+    pytest.importorskip('ray')
+    cfg.dump(tmp_path / 'toy.py')
+    done = run_tool(
+        sys.executable, '-c', RAY, ROOT / 'tests' / 'test_apis' / 'hub_job_stub.py', tmp_path / 'toy.py', '--work-dir',
+        tmp_path / 'hub', '--num-loras', 2, '--engine', 'ray', '--workers', 1, '--threads', 1, '--device', 'cpu')
+    first, again, _ = re.split(r'status \d\n', done.stdout)
+    assert '1 to do' in first and '00000-00001: FAILED, killed by SIGKILL' in first and '1 LoRAs, ' in first
+    assert '1 to do' in again and '00000-00001: done' in again and '2 LoRAs, ' in again, done.stderr
+    for name in ('00000', '00001'):
+        assert files_of(tmp_path / 'hub' / name) == files_of(made / name)
 
 
 @pytest.mark.parametrize('change, message', [
