@@ -73,7 +73,7 @@ def train_groups(
             raise ValueError(f'member {name!r} of {folder} stands on weights with the sha256 {own}, those of {source} '
                              f'have {digest} now: give the weights of then, or another folder (--work-dir)')
     images = HubImages(build_sources(plan.sources), plan.cache)
-    how = _recipe(cfg, plan)
+    how = hub_recipe(cfg, plan)
     for group in groups:
         tasks = [draw_task(images.sources, number, how.seed, plan.n_way, plan.train_fraction, plan.across)
                  for number in group]
@@ -93,7 +93,8 @@ def train_groups(
         done(trained)
 
 
-def _recipe(cfg: Config, plan: HubPlan) -> Recipe:
+def hub_recipe(cfg: Config, plan: HubPlan) -> Recipe:
+    """Return how the LoRAs of a settled config are trained."""
     schedulers = cfg.get('param_scheduler') or []
     clip = cfg.optim_wrapper.get('clip_grad') or {}
     schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
@@ -101,6 +102,7 @@ def _recipe(cfg: Config, plan: HubPlan) -> Recipe:
         targets=plan.targets, rank=plan.rank, slices=plan.slices, scaling=plan.scaling,
         optimizer=cfg.optim_wrapper.optimizer, schedulers=schedulers, max_norm=clip.get('max_norm'),
         batch_size=plan.batch_size, max_epochs=cfg.train_cfg.max_epochs, seed=cfg.randomness.seed,
+        shared_a=plan.shared_a, head=plan.head,
     )  # fmt: skip
 
 

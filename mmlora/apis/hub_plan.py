@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..io.hub import member_name, member_records
 from ..models.backbones.ranks import pretrained_checkpoint
+from .hub_heads import HEADS
 from .sweep_plan import differences, identity
 from .variables import settle_variables
 
@@ -32,6 +33,9 @@ class HubPlan:
         batch_size: Images of a task in a step.
         num_workers: Processes that prepare images.
         cache: Whether the images of a group stay in memory as they are first prepared.
+        shared_a: Whether all LoRAs have one A, which stays as it is drawn, so that B alone learns.
+        head: What classes are told apart with while a LoRA learns: ``'linear'``, or ``'prototype'``, the means of the
+            classes.
     """
 
     sources: Sequence[Mapping[str, Any]]
@@ -47,6 +51,8 @@ class HubPlan:
     batch_size: int = 64
     num_workers: int = 0
     cache: bool = False
+    shared_a: bool = False
+    head: str = 'linear'
 
     def __post_init__(self) -> None:
         for name, least in (('num_loras', 1), ('n_way', 2), ('together', 1), ('batch_size', 1), ('num_workers', 0),
@@ -59,6 +65,11 @@ class HubPlan:
         if isinstance(self.scaling, bool) or not isinstance(self.scaling, int | float) \
                 or not 0 < self.scaling < float('inf'):
             raise ValueError(f'hub.scaling must be a number above 0, got {self.scaling!r}')
+        if self.head not in HEADS:
+            raise ValueError(f'hub.head must be one of {sorted(HEADS)}, got {self.head!r}')
+        if self.head == 'prototype' and self.batch_size < 2 * self.n_way:
+            raise ValueError(f"hub.head='prototype' compares images of a batch with others of their class: batch_size "
+                             f'must be at least 2 * n_way = {2 * self.n_way}, got {self.batch_size}')
         if self.cache and self.num_workers:
             raise ValueError(f'hub.cache keeps images in this process and needs num_workers=0, got {self.num_workers}')
 

@@ -5,8 +5,9 @@ tasks' means, and each task has an optimizer, a schedule and a clipping of its o
 learn alone, whatever the others do and how long. The backbone stays in evaluation mode.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ..adapters.banked import find_banks, take_adapter
 from ..adapters.targets import linear_names, select
 from ..io.lora_folder import Head
 from ..randomness import derive_seed
+from .hub_heads import HEADS
 from .hub_tasks import HubImages, Ref, Task, load_images, steps
 
 
@@ -67,6 +69,8 @@ class Recipe:
         batch_size: Images of a task in a step.
         max_epochs: Passes over the images of a task.
         seed: Of the hub.
+        shared_a: Whether all LoRAs have one A, which stays as it is drawn from the seed, so that B alone learns.
+        head: A name in :data:`mmlora.apis.hub_heads.HEADS`.
     """
 
     targets: Sequence[str]
@@ -79,6 +83,8 @@ class Recipe:
     batch_size: int = 64
     max_epochs: int = 1
     seed: int = 0
+    shared_a: bool = False
+    head: str = 'linear'
 
 
 @dataclass(frozen=True)
@@ -117,15 +123,36 @@ def train_tasks(
     Raises:
         ValueError: A setting does not fit the backbone.
     """
+    trained = {place: snapshot() for place, epoch, snapshot in train_epochs(frozen, images, tasks, recipe, num_workers)
+               if epoch == recipe.max_epochs - 1}
+    return [trained[place] for place in range(len(tasks))]
+
+
+def train_epochs(
+    frozen: Frozen, images: HubImages, tasks: Sequence[Task], recipe: Recipe, num_workers: int = 0
+) -> Iterator[tuple[int, int, Callable[[], Trained]]]:
+    """Train as :func:`train_tasks` does, and tell of the end of each epoch of each task.
+
+    Args:
+        frozen: The backbone is plain before, and after the last epoch or ``close()``.
+        images: All images.
+        tasks: At least one.
+        recipe: How.
+        num_workers: Processes that prepare images.
+
+    Yields:
+        The place of the task among the tasks, its epoch, from 0, and a function that validates and returns what it has
+        learned so far; to be called before the next one is asked for.
+
+    Raises:
+        ValueError: A setting does not fit the backbone.
+    """
     backbone = frozen.backbone
     backbone.eval()  # mmpretrain's own return None
-    sites = select(recipe.targets, linear_names(backbone))
     width = _feature_width(frozen, images, tasks[0])
-    fresh = [draw_lora(backbone, sites, recipe.rank, recipe.slices, recipe.scaling, _generator('lora', recipe, task))
-             for task in tasks]
-    attach_bank(backbone, fresh)
+    attach_bank(backbone, [fresh_lora(backbone, recipe, task) for task in tasks])
     try:
-        freeze(backbone, adapter_parameter_names(backbone))
+        freeze(backbone, _learning(adapter_parameter_names(backbone), recipe))
         learners = [_Learner(frozen, place, task, width, recipe) for place, task in enumerate(tasks)]
         banks = find_banks(backbone).values()
         loader = load_images(images, _Requests(tasks, recipe), num_workers)
@@ -140,12 +167,25 @@ def train_tasks(
             torch.stack(losses).sum().backward()
             for part, loss in zip(step, losses, strict=True):
                 learners[part.place].step(loss.item(), len(part.images), part.epoch, part.ends)
-        accuracies = _validate(frozen, images, tasks, learners, recipe, num_workers)
-        return [Trained(task, take_adapter(backbone, place), learner.trained_head(),
-                        {'accuracy/top1': accuracy, 'loss': learner.mean_loss()})
-                for place, (task, learner, accuracy) in enumerate(zip(tasks, learners, accuracies, strict=True))]
+            for part in step:
+                if part.ends:
+                    learner = learners[part.place]
+                    yield part.place, part.epoch, partial(_snapshot, frozen, images, learner, recipe, num_workers)
     finally:
         detach_bank(backbone)
+
+
+def fresh_lora(backbone: nn.Module, recipe: Recipe, task: Task) -> LoRAWeights:
+    """Return how the LoRA of a task starts.
+
+    Raises:
+        ValueError: A pattern means no layer, or the rank or the slices do not fit one.
+    """
+    seed = derive_seed('hub shared A', recipe.seed) if recipe.shared_a else derive_seed(
+        'hub lora', recipe.seed, task.number)
+    sites = select(recipe.targets, linear_names(backbone))
+    generator = torch.Generator().manual_seed(seed)
+    return draw_lora(backbone, sites, recipe.rank, recipe.slices, recipe.scaling, generator)
 
 
 class _Learner:
@@ -153,23 +193,20 @@ class _Learner:
 
     def __init__(self, frozen: Frozen, place: int, task: Task, width: int, recipe: Recipe) -> None:
         like = next(frozen.backbone.parameters())
-        bound, generator = width**-0.5, _generator('head', recipe, task)
-        self.head = nn.Linear(width, len(task.classes), device='meta')
-        for name, shape in (('weight', (len(task.classes), width)), ('bias', (len(task.classes),))):
-            # torch's own start of a linear layer.
-            value = torch.empty(shape, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
-            dtype = torch.promote_types(like.dtype, torch.float32)
-            setattr(self.head, name, nn.Parameter(value.to(device=like.device, dtype=dtype)))
+        generator = torch.Generator().manual_seed(derive_seed('hub head', recipe.seed, task.number))
+        self.task, self.place = task, place
+        self.head = HEADS[recipe.head](width, len(task.classes), like, generator)
         self.labels = torch.tensor(task.train_labels, device=like.device)
         self.member, self.max_norm = Member(frozen.backbone, place), recipe.max_norm
-        self.parameters = [*self.member.parameters.values(), *self.head.parameters()]
+        own = self.member.parameters
+        self.parameters = [*(own[name] for name in _learning(own, recipe)), *self.head.parameters()]
         self.optimizer = OPTIMIZERS.build({**recipe.optimizer, 'params': self.parameters})
         length = -(-len(task.train) // recipe.batch_size)
         self.schedulers = [_build_schedule(one, self.optimizer, length) for one in recipe.schedulers]
         self._losses: tuple[int, float, int] = (0, 0.0, 0)
 
     def loss(self, places: Sequence[int], features: Tensor) -> Tensor:
-        return F.cross_entropy(self.head(features.to(self.head.weight.dtype)), self.labels[list(places)])
+        return self.head.loss(features, self.labels[list(places)])
 
     def step(self, loss: float, count: int, epoch: int, ends: bool) -> None:
         self.member.take_gradients()
@@ -188,9 +225,6 @@ class _Learner:
         _, total, seen = self._losses
         return total / max(seen, 1)
 
-    def trained_head(self) -> Head:
-        return Head(self.head.weight.detach().clone(), self.head.bias.detach().clone())
-
 
 @dataclass(frozen=True)
 class _Requests:
@@ -207,22 +241,29 @@ class _Requests:
 
 
 @torch.no_grad()
-def _validate(
-    frozen: Frozen, images: HubImages, tasks: Sequence[Task], learners: Sequence[_Learner], recipe: Recipe, workers: int
-) -> list[float]:
-    """Return the accuracy of each task, in percent."""
-    accuracies = []
-    for place, (task, learner) in enumerate(zip(tasks, learners, strict=True)):
-        seed = _image_seed(recipe, task)
-        batches = list(_chunks([(ref, seed, 0) for ref in task.val], recipe.batch_size))
-        hits: list[Tensor] = []
-        with route(frozen.backbone, place):
-            for data in load_images(images, batches, workers):
-                features = frozen.features(data)
-                hits.append(learner.head(features.to(learner.head.weight.dtype)).argmax(1).cpu())
-        correct = torch.cat(hits) == torch.tensor(task.val_labels)
-        accuracies.append(100 * correct.double().mean().item())
-    return accuracies
+def _snapshot(frozen: Frozen, images: HubImages, learner: _Learner, recipe: Recipe, workers: int) -> Trained:
+    """Return what a task has learned so far, with its accuracy in percent."""
+    task, place = learner.task, learner.place
+    support = None
+    if learner.head.needs_support:
+        support = torch.cat(list(_features(frozen, images, place, task, task.train, recipe, workers)))
+    head = learner.head.ended(support, learner.labels)
+    hits = [F.linear(features.to(head.weight.dtype), *head).argmax(1).cpu()
+            for features in _features(frozen, images, place, task, task.val, recipe, workers)]
+    correct = torch.cat(hits) == torch.tensor(task.val_labels)
+    return Trained(task, take_adapter(frozen.backbone, place), head,
+                   {'accuracy/top1': 100 * correct.double().mean().item(), 'loss': learner.mean_loss()})
+
+
+def _features(
+    frozen: Frozen, images: HubImages, place: int, task: Task, refs: Sequence[Ref], recipe: Recipe, workers: int
+) -> Iterator[Tensor]:
+    """Give the features of images of a task with its LoRA, batch by batch."""
+    seed = _image_seed(recipe, task)
+    batches = list(_chunks([(ref, seed, 0) for ref in refs], recipe.batch_size))
+    with route(frozen.backbone, place):
+        for data in load_images(images, batches, workers):
+            yield frozen.features(data)
 
 
 @torch.no_grad()
@@ -239,8 +280,9 @@ def _build_schedule(config: Mapping[str, Any], optimizer: torch.optim.Optimizer,
     return kind.build_iter_from_epoch(optimizer=optimizer, epoch_length=epoch_length, **config)
 
 
-def _generator(what: str, recipe: Recipe, task: Task) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(f'hub {what}', recipe.seed, task.number))
+def _learning(names: Iterable[str], recipe: Recipe) -> list[str]:
+    """Return which of the factors learn: with a shared A, those of B."""
+    return [name for name in names if not recipe.shared_a or '.lora_B' in name]
 
 
 def _image_seed(recipe: Recipe, task: Task) -> int:
