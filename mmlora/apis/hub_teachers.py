@@ -1,13 +1,10 @@
 """The LoRAs of a hub as classifiers to invert: one frozen backbone, and the LoRA and head of one member at a time."""
 
 import copy
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -105,7 +102,7 @@ class HubTeachers:
         self.mean = tuple(value / 255 for value in hub.normalization['mean'])
         self.std = tuple(value / 255 for value in hub.normalization['std'])
         self.members = [
-            HubTeacher(name, hub.classes(name), tuple(record['class_ids']), digest, _digest(record))
+            HubTeacher(name, hub.classes(name), tuple(record['class_ids']), digest, hub.digest(name))
             for name, record in hub.records.items()
             if members is None or name in members
         ]
@@ -131,11 +128,6 @@ class HubTeachers:
             yield HubClassifier(self.backbone, self.neck, found.head)
         finally:
             detach_bank(self.backbone)
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    """Return a hash of all files of a member."""
-    return hashlib.sha256(json.dumps(record['files'], sort_keys=True).encode()).hexdigest()
 
 
 def open_teachers(

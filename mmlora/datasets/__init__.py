@@ -4,7 +4,8 @@ from .class_folders import ClassFolders
 from .coop import CoOpDataset
 from .coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_set
 from .digits import Digits
-from .episodes import EpisodeSampler, EpisodicDataset
+from .episodes import EpisodeSampler
+from .episodic_dataset import EpisodicDataset
 from .fgvc import FGVC
 from .fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_set
 from .glyph_few_shot import FewShotGlyphs

@@ -8,18 +8,28 @@ probability ``p_interpolate``. Everything that is drawn follows from the seed an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.dist import get_dist_info
-from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import Sampler
 
 from ..episodes import Episode, check_episode_size, draw_episode, positions_by_class
 from ..randomness import derive_seed
-from ..registry import DATA_SAMPLERS, DATASETS, register
+from ..registry import DATA_SAMPLERS, register
 from .seeded import SampleIndex
+
+
+class Origin(NamedTuple):
+    """Where the images of an episode of one LoRA come from; pools of several hubs may have LoRAs of one name.
+
+    Attributes:
+        source: Number of the data set among those of an :class:`EpisodicDataset`.
+        lora: Name of the LoRA.
+    """
+
+    source: int
+    lora: str
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,13 @@ class Place:
         episode: Number of the episode.
         label: Of its class in the episode, from 0.
         support: Whether it is a support image, not a query.
-        lora: Name of the LoRA whose classes and images the episode has; None where classes come from everywhere.
+        origin: The LoRA whose classes and images the episode has; None where classes come from everywhere.
     """
 
     episode: int
     label: int
     support: bool
-    lora: str | None = None
+    origin: Origin | None = None
 
 
 class EpisodeIndex(SampleIndex):
@@ -73,73 +83,6 @@ def shot_major(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
     return episode.support.T.reshape(-1), episode.query.T.reshape(-1)
 
 
-@register(DATASETS)
-class EpisodicDataset:
-    """Data sets with one label an image, as one whose classes are all different, for episodes.
-
-    An image that an :class:`EpisodeIndex` asks for gets its label in the episode, and its data sample says what it is
-    there (``episode``, ``support``, ``lora``). Other indices give images with their label among all classes.
-
-    Args:
-        dataset: A data set or its config, or several of them: classes of different sets are different classes, whatever
-            their names.
-
-    Raises:
-        ValueError: There is no data set.
-        TypeError: A data set does not say the labels of its images.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        given = dataset if isinstance(dataset, (list, tuple)) else [dataset]
-        if not given:
-            raise ValueError('episodes need at least one data set')
-        self.datasets = [ROOT_DATASETS.build(one) if isinstance(one, Mapping) else one for one in given]
-        for one in self.datasets:
-            if not hasattr(one, 'get_gt_labels'):
-                raise TypeError(f'episodes need the label of each image, which {type(one).__name__} does not tell: it '
-                                'has no get_gt_labels')
-        self._ends = list(accumulate(len(one) for one in self.datasets))
-        names = [_class_names(one) for one in self.datasets]
-        self._first = [0, *accumulate(map(len, names))]
-        self.meta_classes = tuple(name for own in names for name in own)
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """The classes as ``meta_classes``: ``classes`` would be those of a head, which is not there."""
-        return dict(meta_classes=self.meta_classes)
-
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the label of each image among all classes, ``(N,)``."""
-        labels = [np.asarray(one.get_gt_labels()) for one in self.datasets]
-        return np.concatenate([own + first for own, first in zip(labels, self._first[:-1], strict=True)])
-
-    def get_loras(self) -> list[str | None]:
-        """Return for each image the LoRA that it was made from; None for images that were not made."""
-        return [name for one in self.datasets for name in getattr(one, 'loras', None) or [None] * len(one)]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return self._ends[-1]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a prepared image; see the class."""
-        if not 0 <= index < len(self):
-            raise IndexError(f'there are {len(self)} images, got the index {int(index)}')
-        part = int(np.searchsorted(self._ends, int(index), side='right'))
-        own = int(index) - (self._ends[part - 1] if part else 0)
-        if isinstance(index, SampleIndex):
-            own = SampleIndex(own, index.seed, index.epoch, index.draw)
-        item = self.datasets[part][own]
-        sample = item['data_samples']
-        if isinstance(index, EpisodeIndex):
-            place = index.place
-            sample.set_gt_label(place.label)
-            sample.set_metainfo(dict(episode=place.episode, support=place.support, lora=place.lora))
-        else:
-            sample.set_gt_label(int(sample.gt_label) + self._first[part])
-        return item
-
-
 @register(DATA_SAMPLERS)
 class EpisodeSampler(Sampler):
     """Batches of episodes: a batch sampler.
@@ -147,7 +90,8 @@ class EpisodeSampler(Sampler):
     In a config it is the ``batch_sampler`` of a data loader whose ``batch_size`` counts episodes, and gets the other
     arguments from there; in a program ``EpisodeSampler(dataset=data, seed=0)`` goes into a ``DataLoader``. An episode
     is its support images, then its query images, one of each class in turn. Episodes are numbered through all epochs
-    and processes, so that a run goes on exactly from any batch: :meth:`set_epoch` and :meth:`set_start`.
+    and processes, so that a run goes on exactly from any batch: :meth:`set_epoch` and :meth:`set_start`, or
+    :meth:`state_dict` and :meth:`load_state_dict`.
 
     Args:
         sampler: Of the data loader: its data set and seed are taken. None where both are given.
@@ -157,7 +101,7 @@ class EpisodeSampler(Sampler):
         n_query: Query images of a class.
         num_episodes: Of an epoch, of all processes; a batch that would lack episodes is left out.
         p_interpolate: Probability that the classes of an episode are drawn from all, and not from those of one LoRA.
-        dataset: Has ``get_gt_labels``, and ``get_loras`` where ``p_interpolate`` is below 1.
+        dataset: Has ``get_gt_labels``, and ``get_origins`` where ``p_interpolate`` is below 1.
         seed: Of all draws.
 
     Raises:
@@ -197,11 +141,11 @@ class EpisodeSampler(Sampler):
             raise TypeError(f'episodes need the label of each image, which {type(dataset).__name__} does not tell')
         self.batch_size, self.num_episodes, self.p_interpolate = batch_size, num_episodes, float(p_interpolate)
         self.n_way, self.n_shot, self.n_query, self.seed = n_way, n_shot, n_query, int(seed)
-        self.epoch = self._start = 0
+        self.epoch = self._start = self._given = 0
         self._positions = positions_by_class(dataset.get_gt_labels())
         classes = (getattr(dataset, 'metainfo', None) or {}).get('meta_classes')
         check_episode_size(self._positions, n_way, n_shot, n_query, classes)
-        self._of_lora: dict[str, dict[int, np.ndarray]] = {}
+        self._of_lora: dict[Origin, dict[int, np.ndarray]] = {}
         if p_interpolate < 1:
             self._of_lora = self._split_by_lora(dataset, classes)
 
@@ -211,13 +155,13 @@ class EpisodeSampler(Sampler):
         return self
 
     @property
-    def loras(self) -> tuple[str, ...]:
+    def loras(self) -> tuple[Origin, ...]:
         """The LoRAs that have episodes of their own, as ``p_interpolate`` is below 1."""
         return tuple(self._of_lora)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass."""
-        self.epoch = int(epoch)
+        self.epoch, self._given = int(epoch), self._start
 
     def set_start(self, start: int) -> None:
         """Skip the first batches of this process in the next pass, and in that one only.
@@ -227,7 +171,34 @@ class EpisodeSampler(Sampler):
         """
         if start < 0:
             raise ValueError(f'a sampler cannot start at {start}: the start counts batches from 0')
-        self._start = int(start)
+        self._start = self._given = int(start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far this process is, as plain data: the epoch, and the batches of it that were given.
+
+        Workers of a data loader ask for batches before they are trained on; a loop that counts its own steps says
+        where it is with :meth:`set_epoch` and :meth:`set_start`.
+        """
+        return dict(epoch=self.epoch, start=self._given, settings=self._settings())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass go on behind the last batch of a state, and give what it would have given.
+
+        Args:
+            state: Of :meth:`state_dict`.
+
+        Raises:
+            ValueError: It is no such state, or that of other episodes; the setting is named.
+        """
+        if set(state) != {'epoch', 'start', 'settings'}:
+            raise ValueError(f'the state of an EpisodeSampler has epoch, start and settings, got {sorted(state)}')
+        own = self._settings()
+        other = [name for name in own if own[name] != state['settings'].get(name)]
+        if other:
+            raise ValueError(f'the state is that of other episodes: {other[0]} was '
+                             f'{state["settings"].get(other[0])!r}, now it is {own[other[0]]!r}; give the same')
+        self.set_epoch(state['epoch'])
+        self.set_start(state['start'])
 
     def __len__(self) -> int:
         """Return the number of batches of this process in an epoch."""
@@ -235,56 +206,61 @@ class EpisodeSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[EpisodeIndex]]:
         """Return this process's batches of the current epoch from the start on."""
-        start, self._start = self._start, 0
-        first = self.epoch * len(self)  # Taken now: the epoch may move on while workers still fetch.
-        return (self._batch(first + step) for step in range(start, len(self)))
+        start, self._start, self._given = self._start, 0, self._start
+        return self._pass(self.epoch * len(self), start)  # Now: the epoch may move on while workers still fetch.
 
-    def draw(self, number: int) -> tuple[Episode, str | None]:
+    def draw(self, number: int) -> tuple[Episode, Origin | None]:
         """Return an episode, the same whatever was drawn before, and the LoRA whose it is.
 
         Args:
             number: Of the episode, at least 0.
         """
         rng = np.random.default_rng(derive_seed('episode', self.seed, number))
-        lora, positions = None, self._positions
+        origin, positions = None, self._positions
         if rng.random() >= self.p_interpolate:
-            lora = list(self._of_lora)[rng.integers(len(self._of_lora))]
-            positions = self._of_lora[lora]
+            origin = list(self._of_lora)[rng.integers(len(self._of_lora))]
+            positions = self._of_lora[origin]
         seed = derive_seed('episode images', self.seed)
-        return draw_episode(positions, self.n_way, self.n_shot, self.n_query, seed, number), lora
+        return draw_episode(positions, self.n_way, self.n_shot, self.n_query, seed, number), origin
 
     def indices(self, number: int) -> list[EpisodeIndex]:
         """Return the indices of an episode, support first, one of each class in turn."""
-        episode, lora = self.draw(number)
+        episode, origin = self.draw(number)
         found = []
         for support, positions in zip((True, False), shot_major(episode), strict=True):
-            found += [EpisodeIndex(position, self.seed, Place(number, p % self.n_way, support, lora))
+            found += [EpisodeIndex(position, self.seed, Place(number, p % self.n_way, support, origin))
                       for p, position in enumerate(positions.tolist())]
         return found
+
+    def _pass(self, first: int, start: int) -> Iterator[list[EpisodeIndex]]:
+        for step in range(start, len(self)):
+            batch = self._batch(first + step)
+            self._given = step + 1
+            yield batch
 
     def _batch(self, step: int) -> list[EpisodeIndex]:
         first = (step * self.world_size + self.rank) * self.batch_size
         return [index for number in range(first, first + self.batch_size) for index in self.indices(number)]
 
-    def _split_by_lora(self, dataset: Any, classes: Sequence[str] | None) -> dict[str, dict[int, np.ndarray]]:
-        loras = np.array([name or '' for name in dataset.get_loras()] if hasattr(dataset, 'get_loras') else [])
-        names = sorted(set(loras.tolist()) - {''})
-        if not names:
+    def _settings(self) -> dict[str, Any]:
+        return dict(seed=self.seed, n_way=self.n_way, n_shot=self.n_shot, n_query=self.n_query,
+                    num_episodes=self.num_episodes, batch_size=self.batch_size, p_interpolate=self.p_interpolate,
+                    world_size=self.world_size, images=sum(map(len, self._positions.values())))
+
+    def _split_by_lora(self, dataset: Any, classes: Sequence[str] | None) -> dict[Origin, dict[int, np.ndarray]]:
+        places: dict[Origin, list[int]] = {}
+        for place, origin in enumerate(dataset.get_origins() if hasattr(dataset, 'get_origins') else ()):
+            if origin is not None:
+                places.setdefault(origin, []).append(place)
+        if not places:
             raise ValueError(f'p_interpolate={self.p_interpolate} asks for episodes of single LoRAs, but the data set '
                              'has no image that was made from one: train on a pool, or set p_interpolate=1')
-        found = {}
-        for name in names:
-            own = {label: places[loras[places] == name] for label, places in self._positions.items()}
-            found[name] = {label: places for label, places in own.items() if len(places)}
+        found, labels = {}, np.asarray(dataset.get_gt_labels())
+        for origin in sorted(places):
+            own = np.array(places[origin])
+            found[origin] = {label: own[there] for label, there in positions_by_class(labels[own]).items()}
             try:
-                check_episode_size(found[name], self.n_way, self.n_shot, self.n_query, classes)
+                check_episode_size(found[origin], self.n_way, self.n_shot, self.n_query, classes)
             except ValueError as error:
-                raise ValueError(f'images of the LoRA {name!r}: {error}; or set p_interpolate=1') from error
+                raise ValueError(f'images of the LoRA {origin.lora!r}: {error}; or set p_interpolate=1') from error
         return found
-
-
-def _class_names(dataset: Any) -> Sequence[str]:
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if classes is not None:
-        return tuple(map(str, classes))
-    return tuple(f'class {label}' for label in range(1 + max(map(int, dataset.get_gt_labels()))))

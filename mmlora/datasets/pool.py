@@ -26,8 +26,9 @@ class PoolImages(BaseDataset):
         **kwargs: Arguments of mmpretrain's ``BaseDataset`` (``pipeline``, ``indices`` ...). The pipeline gets ``img``.
 
     Raises:
-        ValueError: The order of the channels is unknown, there is no such mask, or no image is left.
-        FileNotFoundError: There is no pool.
+        ValueError: The order of the channels is unknown, there is no such mask or it keeps no patch, the pool is not
+            finished, an image has another size than the pool, or no image of a class is left.
+        FileNotFoundError: There is no pool, or an image of it is missing.
     """
 
     def __init__(
@@ -45,6 +46,12 @@ class PoolImages(BaseDataset):
         if not self.images:
             raise ValueError(f'{pool} has {len(self.pool.images)} images, of which none is left: make it, or set '
                              'only_correct=False')
+        self.pool.check_finished()
+        self.pool.check_files()
+        empty = sorted(set(range(len(self.pool.classes))) - {image.gt_label for image in self.images})
+        if empty:
+            raise ValueError(f'{pool} has no image of the class {self.pool.classes[empty[0]]!r} that the classifier '
+                             'takes for it: make more or better ones, or set only_correct=False')
         if mask_ratio is not None:
             for image in self.images:
                 self.pool.mask(image, mask_ratio)

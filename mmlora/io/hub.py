@@ -11,6 +11,7 @@ agree in what makes them work together: the frozen weights, the preparation of i
 the index says that they are mixed, the rank.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -147,6 +148,11 @@ class LoRAHub:
     def base_sha256(self) -> str | None:
         """Hash of the frozen weights, or None where it is not known."""
         return next(iter(self.records.values()))['base'].get('sha256')
+
+    def digest(self, member: int | str) -> str:
+        """Return a hash of all files of a member, as its record has them."""
+        files = self.records[self.name_of(member)]['files']
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
     def check_base(self, sha256: str, what: str = 'the backbone') -> None:
         """Check that weights are those on which the members stand.

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..adapters.token_masks import decode_mask
@@ -110,7 +110,7 @@ class Pool:
         """Return the mask ``(P,)`` of an image; True where a patch is kept.
 
         Raises:
-            ValueError: The image has no mask of this ratio.
+            ValueError: The image has no mask of this ratio, or it is damaged or keeps no patch.
         """
         key = mask_key(ratio)
         if key not in image.masks:
@@ -119,7 +119,10 @@ class Pool:
                 'the ratio when the pool is made'
             )
         height, width = self.about['grid']
-        return decode_mask(image.masks[key], height * width)
+        try:
+            return decode_mask(image.masks[key], height * width)
+        except ValueError as error:
+            raise ValueError(f'{image.file}, ratio {key}: {error}; make the pool again') from error
 
     def pixels(self, image: PoolImage) -> np.ndarray:
         """Return an image as uint8 ``(H, W, 3)``, RGB.
@@ -128,16 +131,40 @@ class Pool:
             FileNotFoundError: The file is missing.
             ValueError: It is damaged or of another size than the pool's.
         """
-        path = self.folder / image.file
-        if not path.is_file():
-            raise FileNotFoundError(f'{path} is in the index of the pool but not on the disk: make the pool again')
-        try:
-            pixels = np.asarray(Image.open(path).convert('RGB'))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f'{path} cannot be read ({error}): make the pool again') from error
-        if list(pixels.shape[:2]) != list(self.about['image_size']):
-            raise ValueError(f'{path} has {pixels.shape[:2]} pixels, but the pool {self.about["image_size"]}')
+        with self._open(image) as opened:
+            try:
+                pixels = np.asarray(opened.convert('RGB'))
+            except OSError as error:
+                raise ValueError(f'{self.folder / image.file} cannot be read ({error}): make the pool again') from error
+        self._check_size(image, pixels.shape[:2])
         return pixels
+
+    def check_files(self) -> None:
+        """Check that all images are there and have the size of the pool; only the heads of the files are read.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: It is damaged or of another size than the pool's.
+        """
+        for image in self.images:
+            with self._open(image) as opened:
+                self._check_size(image, opened.size[::-1])
+
+    def check_finished(self) -> None:
+        """Refuse a pool of which images are still missing.
+
+        Raises:
+            ValueError: A LoRA or a class of one has fewer images than the pool was to have.
+        """
+        wanted, counts = self.about.get('per_class'), Counter((image.lora, image.lora_label) for image in self.images)
+        made = {lora for lora, _ in counts}
+        missing = next((lora for lora in self.about.get('loras', ()) if lora not in made), None)
+        few = next((f'{lora!r}, label {label}, {count}' for (lora, label), count in counts.items() if count != wanted),
+                   None) if wanted is not None else None
+        if missing is not None or few is not None:
+            what = f'none of the LoRA {missing!r}' if missing is not None else f'of the LoRA {few}'
+            raise ValueError(f'{self.folder} is not finished: of {wanted} images of each class it has {what}; the '
+                             'command that was making it goes on with it')
 
     def require(self, per_class: int) -> None:
         """Refuse a pool with fewer images of a class than are needed, such as support and query of an episode.
@@ -153,11 +180,33 @@ class Pool:
                 f'{self.classes[smallest]!r}: make more, or ask for fewer'
             )
 
+    def _open(self, image: PoolImage) -> Image.Image:
+        path = self.folder / image.file
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} is in the index of the pool but not on the disk: make the pool again')
+        try:
+            return Image.open(path)
+        except OSError as error:
+            raise ValueError(f'{path} cannot be read ({error}): make the pool again') from error
+
+    def _check_size(self, image: PoolImage, size: Sequence[int]) -> None:
+        if list(size) != list(self.about['image_size']):
+            raise ValueError(f'{self.folder / image.file} has {tuple(size)} pixels, but the pool '
+                             f'{self.about["image_size"]}: make the pool again')
+
     def _check(self) -> None:
         if len(self.classes) != len(self.class_ids):
             raise ValueError(f'it has {len(self.classes)} classes and {len(self.class_ids)} of their numbers')
+        size, grid = self.about['image_size'], self.about['grid']
+        for name, pair in (('image_size', size), *([('grid', grid)] if grid is not None else [])):
+            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+                raise ValueError(f'{name}={pair!r} must be two whole numbers above 0')
+        if grid is not None and (size[0] % grid[0] or size[1] % grid[1]):
+            raise ValueError(f'grid={grid!r} does not divide image_size={size!r}')
         for image in self.images:
             path = PurePosixPath(image.file)
+            if grid is None and image.masks:
+                raise ValueError(f'{image.file!r} has masks, but grid=None does not say of which patches')
             if path.is_absolute() or '..' in path.parts:
                 raise ValueError(f'{image.file!r} lies outside of the pool')
             if not 0 <= image.gt_label < len(self.classes):

@@ -14,7 +14,7 @@ from recycle_pool import CLASSES, LORAS, write_pool
 from torch.utils.data import DataLoader
 
 from mmlora.datasets import EpisodeSampler, EpisodicDataset, Glyphs, PoolImages, SeededDataset
-from mmlora.datasets.episodes import EpisodeIndex, Place, shot_major
+from mmlora.datasets.episodes import EpisodeIndex, Origin, Place, shot_major
 from mmlora.engine.loops import EndlessBatches, begin_epoch
 from mmlora.episodes import Episode, draw_episode, positions_by_class
 
@@ -94,7 +94,8 @@ def test_classes_of_several_sets_are_numbered_on(golden, root):
         counts.append(len(split['meta_train']))
     data = EpisodicDataset([OneEach(count) for count in counts])
     assert data.get_gt_labels().tolist() == list(range(1 + wanted['bias_end']['mix']))
-    assert dict(zip(names, data._first, strict=False)) == {key: wanted['bias'][key] for key in names}
+    firsts = [sum(counts[:number]) for number in range(len(counts))]
+    assert dict(zip(names, firsts, strict=True)) == {key: wanted['bias'][key] for key in names}
     # Absolute to relative labels: the place of a class among those of an episode.
     positions = positions_by_class(wanted['label_abs'])
     own = {label: [wanted['relative'][i] for i in places] for label, places in positions.items()}
@@ -121,15 +122,15 @@ def test_episodes_of_single_loras_have_its_images_alone(pool):
     loras, labels = np.array(data.get_loras()), data.get_gt_labels()
     drawn = sampler(data, p_interpolate=0.5, num_episodes=400)
     kinds = [drawn.draw(number) for number in range(400)]
-    of_one = [(episode, lora) for episode, lora in kinds if lora]
+    of_one = [(episode, origin.lora) for episode, origin in kinds if origin]
     assert 150 < len(of_one) < 250 and {lora for _, lora in of_one} == set(LORAS)
     for episode, lora in of_one:
         places = np.concatenate(shot_major(episode))
         assert set(loras[places]) == {lora} and set(labels[places]) == set(LORAS[lora])
-    crossing = [set(loras[np.concatenate(shot_major(episode))]) for episode, lora in kinds if lora is None]
+    crossing = [set(loras[np.concatenate(shot_major(episode))]) for episode, origin in kinds if origin is None]
     assert any(len(own) == 2 for own in crossing)
-    place = drawn.indices(next(n for n, (_, lora) in enumerate(kinds) if lora == '00001'))[0].place
-    assert place.lora == '00001'
+    place = drawn.indices(next(n for n, (_, origin) in enumerate(kinds) if origin == (0, '00001')))[0].place
+    assert place.origin == Origin(0, '00001')
 
 
 def test_a_mixture_of_sets_and_a_plain_index(pool):
@@ -143,6 +144,62 @@ def test_a_mixture_of_sets_and_a_plain_index(pool):
     assert any(min(own) < 5 <= max(own) for own in crossing)
     with pytest.raises(IndexError):
         data[len(data)]
+
+
+def test_loras_of_one_name_in_two_pools_are_two(pool, tmp_path):
+    """Pools of two hubs: an episode of one LoRA has images of its pool alone."""
+    other = write_pool(tmp_path, loras={'00000': [0, 1, 4]}, classes=[0, 1, 4]).folder
+    data = EpisodicDataset([letters('ARMENIAN'), images(pool), images(other)])
+    drawn = sampler(data, p_interpolate=0.0)
+    assert drawn.loras == ((1, '00000'), (1, '00001'), (2, '00000'))
+    sources = np.repeat([0, 1, 2], [len(one) for one in data.datasets])
+    seen = set()
+    for number in range(30):
+        episode, origin = drawn.draw(number)
+        assert set(sources[np.concatenate(shot_major(episode))]) == {origin.source}
+        seen.add(origin)
+    assert seen == set(drawn.loras)
+    sample = data[drawn.indices(number)[0]]['data_samples']
+    assert (sample.source, sample.lora) == origin
+
+
+def test_parts_of_one_pool_are_joined_by_the_names_of_classes(tmp_path):
+    """Two machines have each inverted a LoRA of one hub; both LoRAs have cats."""
+    parts = [images(write_pool(tmp_path / lora, loras={lora: labels}, classes=labels, base='f' * 64).folder)
+             for lora, labels in LORAS.items()]
+    with pytest.raises(ValueError, match="both hold images of the class 'cat', number 12 .*: set join=True"):
+        EpisodicDataset(parts)
+    data = EpisodicDataset(parts, join=True)
+    assert data.meta_classes == ('ant', 'bee', 'cat', 'dog', 'eel')
+    assert np.bincount(data.get_gt_labels()).tolist() == [4, 4, 8, 4, 4]
+    names = [data.meta_classes[int(data[i]['data_samples'].gt_label)] for i in range(len(data))]
+    assert names == [CLASSES[label] for labels in LORAS.values() for label in labels for _ in range(4)]
+
+
+def test_a_state_goes_on_exactly(pool):
+    data = EpisodicDataset(images(pool))
+    whole = sampler(data, batch_size=2)
+    whole.set_epoch(3)
+    batches = list(whole)
+    assert whole.state_dict()['start'] == len(batches) == 6
+    for stop in (0, 1, 4, 6):
+        first = sampler(data, batch_size=2)
+        first.set_epoch(3)
+        passing = iter(first)
+        assert [next(passing) for _ in range(stop)] == batches[:stop]
+        state = json.loads(json.dumps(first.state_dict()))
+        again = sampler(data, batch_size=2)
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+        again.set_epoch(again.epoch)  # As a program that counts epochs does at the start of each.
+        assert list(again) == batches[stop:]
+        again.set_epoch(4)
+        assert again.state_dict()['start'] == 0 and len(list(again)) == 6
+    for changes, message in ((dict(seed=1), 'seed was 0, now it is 1'), (dict(n_shot=2), 'n_shot was 1, now it is 2')):
+        with pytest.raises(ValueError, match=f'other episodes: {message}; give the same'):
+            sampler(data, **{'batch_size': 2, **changes}).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"has epoch, start and settings, got \['step'\]"):
+        whole.load_state_dict(dict(step=3))
 
 
 def test_draws_follow_from_the_seed_and_the_number(pool):
