@@ -18,7 +18,7 @@ CLOCKS: dict[str, Callable[[], float]] = {'wall': time.perf_counter, 'cpu': time
 second does not see what else runs on a machine, but for caches; with one thread it is the wall time of an idle one."""
 
 WARM_UP = 2
-"""Rounds that are run and not counted."""
+"""Rounds that are run and not counted, where a measurement does not say otherwise."""
 
 
 class DisagreementError(RuntimeError):
@@ -36,6 +36,7 @@ class Case:
             (a floor, a frozen layer), which the table then says.
         forward: Returns the output with its graph; for the bytes that are kept for the backward pass.
         known: Tensors that are there anyway, and are not counted among the kept ones.
+        facts: Returns further cells of its row by their headline: what was counted, or what others have published.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     results: Callable[[], Mapping[str, Tensor]] | None = None
     forward: Callable[[], Tensor] | None = None
     known: Callable[[], Sequence[Tensor]] = tuple
+    facts: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Comparison:
         tolerance: Largest difference, relative to the largest entry of the reference.
         note: Said under the headline.
         rounds: Number of rounds that are counted.
+        warm_up: Number of rounds before them; 0 where a run is long, and the check of the results has warmed up.
+        rate: What a run does, for a column of a rate: its name, such as ``'LoRAs per minute'``, and how many of these
+            a run that takes one second has reached. None leaves the column out.
     """
 
     title: str
@@ -66,6 +71,8 @@ class Comparison:
     tolerance: float
     note: str = ''
     rounds: int = 15
+    warm_up: int = WARM_UP
+    rate: tuple[str, float] | None = None
 
     def case(self, name: str) -> Case:
         """Return the case of a name.
@@ -115,6 +122,7 @@ class Row:
     kept: int | None
     peak: int | None
     difference: float | None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -197,17 +205,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def alternate(cases: Sequence[Case], rounds: int, device: torch.device, clock: str = 'wall') -> Rounds:
+def alternate(
+    cases: Sequence[Case], rounds: int, device: torch.device, clock: str = 'wall', warm_up: int = WARM_UP
+) -> Rounds:
     """Run every case once a round, each round beginning with another one, and return the times."""
     result, now = Rounds({case.name: [] for case in cases}), CLOCKS[clock]
-    for turn in range(WARM_UP + rounds):
+    for turn in range(warm_up + rounds):
         start = turn % len(cases)
         for case in [*cases[start:], *cases[:start]]:
             synchronize(device)
             begin = now()
             case.run()
             synchronize(device)
-            if turn >= WARM_UP:
+            if turn >= warm_up:
                 result.times[case.name].append(1000 * (now() - begin))
     return result
 
@@ -248,7 +258,7 @@ def measure(comparison: Comparison, device: torch.device, rounds: int | None = N
     """
     gaps = check_agreement(comparison)
     comparison.case(comparison.base)
-    times = alternate(comparison.cases, rounds or comparison.rounds, device, clock)
+    times = alternate(comparison.cases, rounds or comparison.rounds, device, clock, comparison.warm_up)
     return [
         Row(
             case.name,
@@ -257,6 +267,7 @@ def measure(comparison: Comparison, device: torch.device, rounds: int | None = N
             None if case.forward is None else kept_bytes(case.forward, case.known()),
             peak_bytes(case.run, device),
             gaps.get(case.name),
+            case.facts(),
         )
         for case in comparison.cases
     ]

@@ -58,18 +58,28 @@ def ratio(spread: Spread) -> str:
     return f'{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})'
 
 
+def rate(what: Comparison, row: Row) -> list[str]:
+    """Return the cell of the rate at the median of the times, or nothing where there is no such column."""
+    if what.rate is None:
+        return []
+    value = 1000 * what.rate[1] / row.time.median
+    return [f'{value:.0f}' if value >= 100 else f'{value:.3g}']
+
+
 def comparison(what: Comparison, rows: Sequence[Row]) -> str:
     """Return the table of a comparison."""
     peaks = any(row.peak is not None for row in rows)
     kept = any(row.kept is not None for row in rows)
-    header = ['', 'ms, median', f'ratio to {what.base}, median (quartiles)']
-    header += ['kept for backward, MiB'] * kept + ['peak, MiB'] * peaks + ['difference']
+    facts = list(dict.fromkeys(name for row in rows for name in row.facts))
+    header = ['', 'ms, median', *([what.rate[0]] if what.rate else []), f'ratio to {what.base}, median (quartiles)']
+    header += ['kept for backward, MiB'] * kept + ['peak, MiB'] * peaks + ['difference', *facts]
     lines = []
     for row in rows:
         gap = 'other work' if row.difference is None else f'{row.difference:.0e}'
         gap = 'reference' if row.name == what.reference else gap
-        cells = [row.name, f'{row.time.median:.1f}', ratio(row.ratio)]
-        lines.append(cells + [mib(row.kept)] * kept + [mib(row.peak)] * peaks + [gap])
+        cells = [row.name, f'{row.time.median:.1f}', *rate(what, row), ratio(row.ratio)]
+        cells += [mib(row.kept)] * kept + [mib(row.peak)] * peaks + [gap]
+        lines.append(cells + [row.facts.get(name, '') for name in facts])
     head = f'### {what.title}\n\n' + (f'{what.note}\n\n' if what.note else '')
     return head + table(header, lines)
 

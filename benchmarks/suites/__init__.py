@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ..core import Comparison, Growth
-from . import attention, linear, rlrr, sparse, stable_rank, text
+from . import attention, episodes, hub, linear, rlrr, sparse, stable_rank, text
 
 Suite = Callable[[torch.device, bool], Iterable[Comparison | Growth]]
 
@@ -15,6 +15,8 @@ SUITES: dict[str, Suite] = {
     'linear': linear.suite,
     'rlrr': rlrr.suite,
     'sparse': sparse.suite,
+    'episodes': episodes.suite,
+    'hub': hub.suite,
     'stable_rank': stable_rank.suite,
 }
 """A new suite is one file and one entry."""

@@ -1,4 +1,7 @@
-"""One training step of a fused qkv: frozen, with LoRA on q and v, with the dense change, and fully trained."""
+"""One training step of a fused qkv: frozen, with LoRA on q and v, with the dense change, and fully trained.
+
+And how ours grows with the rank, the tokens of an image and the images of a batch.
+"""
 
 from collections.abc import Iterator
 
@@ -9,8 +12,11 @@ from torch import Tensor
 
 from mmlora.adapters import SlicedLoRALinear
 
-from ..core import Case, Comparison
+from ..core import Case, Comparison, Growth
 from .steps import frozen_tensors, step
+
+GROWING = {'rank': (4, 16, 64, 128), 'tokens': (50, 100, 197, 394), 'images': (2, 4, 8, 16)}
+QUICK = {'rank': (2, 4), 'tokens': (4, 8), 'images': (2, 4)}
 
 
 class DenseChange(SlicedLoRALinear):
@@ -21,8 +27,27 @@ class DenseChange(SlicedLoRALinear):
         return F.linear(x, self.weight + self.delta(), self.bias)
 
 
-def suite(device: torch.device, quick: bool) -> Iterator[Comparison]:
-    """Compare the ways at rank 8, width 768, 8 images of 197 tokens."""
+def growing(parameter: str, quick: bool, device: torch.device) -> Growth:
+    """Return ours while one size grows and the others stay at rank 8, 197 tokens and 8 images."""
+    width, usual = (16, dict(rank=2, tokens=5, images=2)) if quick else (768, dict(rank=8, tokens=197, images=8))
+
+    def case(size: int) -> Case:
+        sizes = {**usual, parameter: size}
+        torch.manual_seed(0)
+        frozen = nn.Linear(width, 3 * width).requires_grad_(False)
+        layer = SlicedLoRALinear.from_linear(frozen, rank=sizes['rank']).to(device)
+        x = torch.randn(sizes['images'], sizes['tokens'], width).to(device).requires_grad_()
+        learned = [p for p in layer.parameters() if p.requires_grad]
+        return step(f'{parameter} {size}', layer, x, learned, frozen_tensors(layer))
+
+    cases = {size: case(size) for size in (QUICK if quick else GROWING)[parameter]}
+    others = ', '.join(f'{name} {size}' for name, size in usual.items() if name != parameter)
+    title = f'Fused qkv, width {width}, {others}: ours, forward and backward, growing {parameter}'
+    return Growth(title, parameter, cases, 2 if quick else 9)
+
+
+def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
+    """Compare the ways at rank 8, width 768, 8 images of 197 tokens, and let each size grow."""
     width, rank, tokens = (16, 2, 5) if quick else (768, 8, 197)
     torch.manual_seed(0)
     frozen = nn.Linear(width, 3 * width).requires_grad_(False)
@@ -51,3 +76,5 @@ def suite(device: torch.device, quick: bool) -> Iterator[Comparison]:
     ]
     title = f'Fused qkv, width {width}, rank {rank}, 8 images of {tokens} tokens: forward and backward'
     yield Comparison(title, cases, 'frozen', 'the same, dense change', 1e-4, rounds=2 if quick else 21)
+    for parameter in GROWING:
+        yield growing(parameter, quick, device)

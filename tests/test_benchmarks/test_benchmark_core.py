@@ -1,6 +1,7 @@
 """The runner: ways that do not agree get no ratio, and what is reported is what was measured. No time is asserted."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,18 @@ class TestAgreement:
         assert rows[1].difference == pytest.approx(5e-4, rel=1e-3)
         text = report.comparison(comparison(case('one')), rows)
         assert '| reference |' in text and '| 5e-04 |' in text and '| other work |' in text
+
+    def test_rates_and_further_cells_have_columns_of_their_own(self):
+        ran = []
+        told = Case('two', lambda: ran.append('two'), facts=lambda: {'images': f'{len(ran)}', 'published': '3.9'})
+        what = comparison(case('one', ran, y=[1.0]), told, rounds=2, warm_up=0, rate=('runs per minute', 60.0))
+        rows = core.measure(what, CPU)
+        assert ran == ['one', 'two', 'two', 'one']
+        rows = [replace(row, time=Spread(4.0, 4.0, 4.0)) for row in rows]
+        header, _, *lines = [line.split(' | ') for line in report.comparison(what, rows).splitlines()[2:]]
+        cells = [dict(zip(header, line, strict=True)) for line in lines]
+        assert [row['runs per minute'] for row in cells] == ['15000', '15000']
+        assert [(row['images'], row['published |']) for row in cells] == [('', ' |'), ('4', '3.9 |')]
 
     @pytest.mark.parametrize('wrong, message', [
         (dict(reference='none'), "no case 'none'"),

@@ -1,11 +1,14 @@
 """Every suite runs at small sizes, and its ways agree there. No time is asserted."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
 from benchmarks import __main__ as runner
 from benchmarks.core import Comparison, DisagreementError, check_agreement
-from benchmarks.suites import SUITES, attention
+from benchmarks.suites import SUITES, attention, episodes, hub
 from benchmarks.suites.text import LONGEST, prompts
 
 CPU = torch.device('cpu')
@@ -59,3 +62,29 @@ def test_prompts_end_where_they_should():
     ends = tokens.argmax(dim=-1) + 1
     assert ends.max() == LONGEST and ends.min() >= 8 and (tokens == 99).sum() == 50
     assert all(not row[end:].any() for row, end in zip(tokens, ends, strict=True))
+
+
+def test_episodes_are_the_same_and_what_is_encoded_is_counted(monkeypatch):
+    made = episodes.clip_like(CPU, True)
+    check_agreement(made)
+    counted = {case.name: case.facts()[episodes.ENCODED] for case in made.cases}
+    assert counted == {episodes.EACH: str(2 * 5 * 16), episodes.ONCE: str(5 * 20)}
+    draw = episodes.draw_episode
+    monkeypatch.setattr(episodes, 'draw_episode', lambda *args: draw(*args[:-1], args[-1] + 1))
+    with pytest.raises(DisagreementError, match=f"'{re.escape(episodes.ONCE)}' differs"):
+        check_agreement(made)
+
+
+def test_loras_of_another_training_are_found(monkeypatch):
+    train = hub.train_tasks
+    monkeypatch.setattr(hub, 'train_tasks', lambda frozen, images, tasks, recipe: train(
+        frozen, images, tasks, replace(recipe, optimizer=dict(type='Adam', lr=2e-3))))
+    with pytest.raises(DisagreementError, match="'K = 1' differs from 'one at a time, no bank'"):
+        check_agreement(next(hub.suite(CPU, True)))
+
+
+def test_memory_stands_beside_the_published_one():
+    rows = [case.facts() for case in next(SUITES['sparse'](CPU, True)).cases]
+    shares = [int(row['kept, part'].rstrip('%')) for row in rows[1:]]
+    assert rows[0] == {} and shares[0] >= 100 and shares == sorted(shares, reverse=True) and shares[-1] < 60
+    assert [row['published: ratio'] for row in rows[1:]] == ['1.00', '0.75', '0.48', '0.26']
