@@ -4,6 +4,9 @@ A linear head learns along. Prototypes do not: each image of a batch is compared
 batch by class (prototypical networks, Snell et al., NeurIPS 2017, arXiv 1703.05175, each image left out once), so that
 the LoRA learns features for an episode and none for a head. Either ends as a linear head: nearness to prototypes p is
 one, since ``-||x - p||^2 = 2 p x - ||p||^2 - ||x||^2``, where the last term is the same for all classes.
+
+Deviation from prototypical networks: distances are divided by the square root of the width of the features. Those of a
+pre-trained backbone are hundreds apart; the softmax would be certain of every image, and nothing would be learned.
 """
 
 from collections.abc import Callable, Iterable
@@ -85,7 +88,8 @@ class PrototypeTaskHead:
     def ended(self, features: Tensor, labels: Tensor) -> Head:
         """Return nearness to the prototypes of all images as a linear head."""
         prototypes = class_means(features.to(self.dtype), labels, self.n_way)
-        return Head(2 * prototypes, -prototypes.square().sum(1))
+        scale = prototypes.shape[1] ** 0.5
+        return Head(2 * prototypes / scale, -prototypes.square().sum(1) / scale)
 
 
 HEADS: dict[str, Callable[[int, int, Tensor, torch.Generator], TaskHead]] = {
@@ -103,10 +107,10 @@ def left_out_scores(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
         n_way: Number of classes.
 
     Returns:
-        Negative squared distances; ``-inf`` where a class has no other feature.
+        Negative squared distances by sqrt(D); ``-inf`` where a class has no other feature.
     """
     member = F.one_hot(labels, n_way).to(features.dtype)  # (B, n_way)
     counts = member.sum(0) - member  # (B, n_way): features of each class but oneself
     sums = (member.T @ features)[None] - member[:, :, None] * features[:, None]  # (B, n_way, D)
     distances = (features[:, None] - sums / counts.clamp_min(1)[..., None]).square().sum(-1)
-    return (-distances).masked_fill(counts == 0, float('-inf'))
+    return (-distances / features.shape[1] ** 0.5).masked_fill(counts == 0, float('-inf'))
