@@ -8,6 +8,7 @@ from .episodes import EpisodeSampler
 from .episodic_dataset import EpisodicDataset
 from .fgvc import FGVC
 from .fgvc_sets import FGVC_SETS, FGVCSet, find_fgvc_set
+from .florence import FlorenceDetection
 from .glyph_few_shot import FewShotGlyphs
 from .glyphs import Glyphs
 from .list_dataset import ListDataset
@@ -38,6 +39,7 @@ __all__ = [
     'EpisodicDataset',
     'FGVCSet',
     'FewShotGlyphs',
+    'FlorenceDetection',
     'Glyphs',
     'ListDataset',
     'MetaSet',
