@@ -30,6 +30,8 @@ LOOPS = Registry('loop', parent=root.LOOPS, scope='mmlora', locations=['mmlora.e
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
 MODEL_WRAPPERS = Registry('model_wrapper', parent=root.MODEL_WRAPPERS, scope='mmlora', locations=['mmlora.engine'])
 TOKENIZERS = Registry('tokenizer', parent=pretrain.TOKENIZER, scope='mmlora', locations=['mmlora.models'])
+TUNERS = Registry('episode tuner', scope='mmlora', locations=['mmlora.engine'])
+"""Ways to learn from a test episode; mmpretrain has none, so that these have names of this package alone."""
 
 _TWINS = {
     id(MODELS): pretrain.MODELS,

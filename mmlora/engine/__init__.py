@@ -1,6 +1,7 @@
 """Hooks, loops, optimizer wrappers and schedules."""
 
 from .episode_loops import EpisodeTestLoop, EpisodeValLoop
+from .episode_tuning import EpisodeTuningLoop
 from .hooks import (
     AccumulationHook,
     AdapterFolderHook,
@@ -34,6 +35,7 @@ __all__ = [
     'ClassNamesHook',
     'CompileHook',
     'EpisodeTestLoop',
+    'EpisodeTuningLoop',
     'EpisodeValLoop',
     'EpochTrainLoop',
     'FeatureCacheHook',

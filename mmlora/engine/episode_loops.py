@@ -4,15 +4,47 @@ Without gradients an image has the same feature in every episode, so that 600 ep
 images of the test set, and several settings (ways, shots, distances) share it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
 from ..evaluation import EpisodeAccuracy
 from ..registry import LOOPS, register
 from .adaptation import unwrap_model
+
+
+def episode_metrics(
+    evaluator: Evaluator, dataset: Any, stage: str, loop: Any
+) -> tuple[list[EpisodeAccuracy], Any, Sequence[str] | None]:
+    """Return the metrics of episodes, and what their episodes are drawn from, once all is checked.
+
+    Args:
+        evaluator: Of the loop.
+        dataset: Its data set.
+        stage: ``'test'`` or ``'val'``.
+        loop: For messages.
+
+    Returns:
+        The metrics, the label of each image, and the names of the classes where they are known.
+
+    Raises:
+        ValueError: The images cannot fill the episodes of a metric.
+        TypeError: No metric is an ``EpisodeAccuracy``, or the data set does not say its labels.
+    """
+    metrics = [metric for metric in evaluator.metrics if isinstance(metric, EpisodeAccuracy)]
+    if not metrics:
+        raise TypeError(f'{type(loop).__name__} needs an EpisodeAccuracy in {stage}_evaluator, got '
+                        f'{", ".join(type(metric).__name__ for metric in evaluator.metrics)}')
+    if not hasattr(dataset, 'get_gt_labels'):
+        raise TypeError(f'episodes need the label of each image, which {type(dataset).__name__} does not tell')
+    labels, classes = dataset.get_gt_labels(), (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    for metric in metrics:
+        metric.check(labels, classes)
+    return metrics, labels, classes
 
 
 class _EncodeOnce:
@@ -31,16 +63,7 @@ class _EncodeOnce:
             ValueError: The images cannot fill the episodes of a metric; said before any is encoded.
             TypeError: No metric is an ``EpisodeAccuracy``, or the data set does not say its labels.
         """
-        metrics = [metric for metric in self.evaluator.metrics if isinstance(metric, EpisodeAccuracy)]
-        if not metrics:
-            raise TypeError(f'{type(self).__name__} needs an EpisodeAccuracy in {self.stage}_evaluator, got '
-                            f'{", ".join(type(metric).__name__ for metric in self.evaluator.metrics)}')
-        dataset = self.dataloader.dataset
-        if not hasattr(dataset, 'get_gt_labels'):
-            raise TypeError(f'episodes need the label of each image, which {type(dataset).__name__} does not tell')
-        labels, classes = dataset.get_gt_labels(), (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        for metric in metrics:
-            metric.check(labels, classes)
+        episode_metrics(self.evaluator, self.dataloader.dataset, self.stage, self)
         return super().run()  # type: ignore[misc]
 
     @torch.no_grad()
