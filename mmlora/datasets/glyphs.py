@@ -56,7 +56,8 @@ class Glyphs(BaseDataset):
         samples_per_class: Images of each letter; letters alternate, so the first ``len(classes)`` images show each
             letter once.
         seed: Seed of all draws, at least 0.
-        distortion: Fields of :class:`~mmlora.datasets.glyph_render.Distortion`; None takes the benchmark's.
+        distortion: Fields of :class:`~mmlora.datasets.glyph_render.Distortion`, or the name of one in
+            ``data_splits/glyphs/distortions.json``, ``'rough'``; None takes the benchmark's.
         scripts: Keep the letters of these scripts alone; None keeps all of the split.
         combinations: Of the split train keep the letters that pre-training on combinations sees, ``'seen'``, or those
             that it does not see, ``'val'`` and ``'test'``, which :mod:`.glyph_combinations` chose and
@@ -79,7 +80,7 @@ class Glyphs(BaseDataset):
         split: str = 'train',
         samples_per_class: int = 20,
         seed: int = 0,
-        distortion: Mapping[str, float] | None = None,
+        distortion: Mapping[str, float] | str | None = None,
         scripts: Sequence[str] | None = None,
         combinations: str | None = None,
         subset: str = 'all',
@@ -98,8 +99,7 @@ class Glyphs(BaseDataset):
                 raise ValueError(f'Glyphs: {name}={value!r} must be one of {", ".join(map(repr, known))}'
                                  f'{_settle_first(value)}')
         document = load_split(f'glyphs/{split}.json')
-        if distortion is None:
-            distortion = load_split('glyphs/protocol.json')['distortion']
+        distortion = _find_distortion(distortion)
         unknown = set(distortion) - set(Distortion.__dataclass_fields__)
         if unknown:
             fields = ', '.join(Distortion.__dataclass_fields__)
@@ -179,6 +179,18 @@ class Glyphs(BaseDataset):
     def extra_repr(self) -> list[str]:
         """Describe the split for ``repr``."""
         return [f'Split: \t{self.split}', f'Distortion: \t{self.distortion}']
+
+
+def _find_distortion(given: Mapping[str, float] | str | None) -> Mapping[str, float]:
+    if given is None:
+        return load_split('glyphs/protocol.json')['distortion']
+    if not isinstance(given, str):
+        return given
+    named = {name: row['distortion'] for name, row in load_split('glyphs/distortions.json').items() if name != 'about'}
+    if given not in named:
+        raise ValueError(f'Glyphs: distortion={given!r} must be one of {", ".join(map(repr, named))}, or fields of '
+                         'Distortion')
+    return named[given]
 
 
 def _check_number(name: str, value: Any, least: int) -> None:

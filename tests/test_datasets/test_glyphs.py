@@ -181,12 +181,19 @@ def test_workers_give_the_same_images():
         (dict(samples_per_class=0), 'samples_per_class=0'),
         (dict(seed=-1), 'seed=-1'),
         (dict(distortion=dict(turn=3)), 'turn'),
+        (dict(distortion='smooth'), "distortion='smooth' must be one of 'rough'"),
         (dict(split='val', scripts=['LATIN']), 'LATIN'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Glyphs(**arguments)
+
+
+def test_a_distortion_has_a_name():
+    plain, named = Glyphs('val', 1), Glyphs('val', 1, distortion='rough')
+    assert named.distortion.wave == 2 * plain.distortion.wave
+    assert (named.prepare_data(0)['img'] != plain.prepare_data(0)['img']).any()
 
 
 def test_missing_split_file_says_where_it_looked():

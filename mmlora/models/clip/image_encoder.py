@@ -25,6 +25,7 @@ class CLIPImageEncoder(BaseModule):
     Args:
         arch: A name in :data:`mmlora.models.clip.arch.ARCHS`, or the fields of :class:`CLIPArch`.
         image_size: Takes the place of that of the arch.
+        vision: Further arguments of the tower, such as ``patch_cfg``.
         init_cfg: Where the weights come from: those of OpenAI, open_clip or Hugging Face are understood.
 
     Raises:
@@ -35,13 +36,14 @@ class CLIPImageEncoder(BaseModule):
         self,
         arch: str | Mapping[str, Any] | CLIPArch = 'ViT-B/16',
         image_size: int | None = None,
+        vision: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         sizes = find_arch(arch, image_size)
         if not sizes.embed_dim:
             raise ValueError(f'the projection needs the embed_dim of the arch, got {arch!r}')
-        self.visual = LoRACLIPVision(sizes, params=None)
+        self.visual = LoRACLIPVision(sizes, params=None, **(vision or {}))
         self.visual_proj = CLIPProjection(sizes.vision_width, sizes.embed_dim)
 
     @property
