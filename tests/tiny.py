@@ -2,9 +2,10 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,33 @@ def run_tool(*args: Any, check: bool = True, **env: str) -> subprocess.Completed
     if check and done.returncode:
         raise AssertionError(f'{words} failed:\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}')
     return done
+
+
+def killed_at(number: int, function: Callable[[], object]) -> None:
+    """Call a function in a copy of this process that SIGKILL ends in the middle of its n-th write of a file, from 1.
+
+    The temporary file is there then, and the file itself is not.
+    """
+    child = os.fork()
+    if not child:
+        replace, count = os.replace, iter(range(1, number))
+        os.replace = lambda *names: replace(*names) if next(count, None) else os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            function()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f'the function ended before its write {number}'
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.fixture
+def one_thread():
+    """Compute with one thread: others would be missing in a copy of this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def call_tool(name: str, *args: Any) -> Any:

@@ -5,8 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmengine.config import Config
+
 import mmlora  # noqa: F401  (first: it makes what follows importable on today's stack)
-from mmlora.apis.merge_adapters import import_published_hub
+from mmlora.apis.import_hub import import_published_hub
 
 STATISTICS = {
     'imagenet': ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
@@ -24,16 +26,20 @@ def main(argv: list[str] | None = None) -> int:
                         help='how images were prepared: cifar for CIFAR-FS, imagenet for the others')
     parser.add_argument('--class-names', type=Path, help='text file with the name of each class in a line')
     parser.add_argument('--first', type=int, default=0, help='added to the numbers of the classes')
+    parser.add_argument('--config', help='of a hub on the backbone of these LoRAs, with its weights: the members say '
+                        'which they are, and other weights are refused from then on')
     parser.add_argument('--site', default='visual.layers.{}.attn.qkv', help='name of the fused projection of a block')
     args = parser.parse_args(argv)
     try:
         names = args.class_names and args.class_names.read_text(encoding='utf-8').splitlines()
         mean, std = STATISTICS[args.statistics]
-        hub = import_published_hub(args.folder, args.out, mean, std, names, args.first, site=args.site)
-    except (ValueError, OSError) as error:
+        cfg = args.config and Config.fromfile(args.config)
+        hub = import_published_hub(args.folder, args.out, mean, std, names, args.first, cfg, args.site)
+    except (ValueError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(f'{hub.folder}: {len(hub)} LoRAs')
+    stand = hub.base_sha256 or 'not known: name the backbone with --config to have them checked'
+    print(f'{hub.folder}: {len(hub)} LoRAs; sha256 of the frozen weights: {stand}')
     return 0
 
 

@@ -85,9 +85,9 @@ def merge_lora(
         raise ValueError(f'method={method!r} {wants} a density, the part of the entries to keep, got {density}')
     if density is not None and not 0 < density <= 1:
         raise ValueError(f'density must lie in (0, 1], got {density}')
-    if rank is not None and (not merge.cuts or isinstance(rank, bool) or rank < 1):
-        why = 'must be at least 1' if merge.cuts else f'follows from the adapters for method={method!r}'
-        raise ValueError(f'the rank {why}, got {rank}')
+    if rank is not None and (not merge.cuts or isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        follows = f'follows from the adapters for method={method!r}'
+        raise ValueError(f'the rank {"must be a whole number of at least 1" if merge.cuts else follows}, got {rank!r}')
     groups = _grouped(adapters)
     return merge.function(groups, Settings(chosen, rank, density, seed))
 

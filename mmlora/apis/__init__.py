@@ -3,10 +3,11 @@
 from .check_data import check_data
 from .check_known import check_folders, check_known, check_lists
 from .convert import convert_weights
+from .import_hub import import_published_hub
 from .inversion import InversionSettings, LoRAInversion
 from .invert_hub import invert_hub
 from .merge import merge_checkpoint
-from .merge_adapters import import_published_hub, merge_adapter_folders
+from .merge_adapters import merge_adapter_folders
 from .pool_sheet import contact_sheet
 from .pretune_hub import pretune_hub
 from .rank_curve import rank_curve

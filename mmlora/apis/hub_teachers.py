@@ -2,9 +2,10 @@
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -151,7 +152,8 @@ def open_teachers(
 
     Raises:
         FileNotFoundError: There is no hub.
-        ValueError: The config names no weights, or the hub stands on others.
+        ValueError: The config names no weights, or the hub stands on others, or the LoRAs were trained on images with
+            red and blue swapped.
     """
     hub, cfg = LoRAHub.open(folder), copy.deepcopy(cfg)
     if pretrained_checkpoint((cfg.get('model') or {}).get('backbone', {}).get('init_cfg')) is None:
@@ -160,5 +162,19 @@ def open_teachers(
             f'the LoRAs of {os.fspath(folder)} stand on'
         )
     settle_variables(cfg)
+    if not hub.normalization.get('to_rgb') and _loads_bgr(cfg.get('hub_sources')):
+        raise ValueError(
+            f'the images of {os.fspath(folder)} are read as BGR (LoadImageFromFile) and stayed so (to_rgb=False): '
+            'the prior and the pool would have red and blue swapped. Make the hub with data_preprocessor=dict('
+            'to_rgb=True, ...)'
+        )
     frozen, digest = build_frozen(cfg, device)
     return HubTeachers(hub, frozen.backbone, digest, frozen.neck, image_size, members)
+
+
+def _loads_bgr(part: Any) -> bool:
+    """Tell whether a part of a config reads images of three channels with mmcv, whose order is BGR."""
+    if isinstance(part, Mapping):
+        loads = str(part.get('type')).rpartition('.')[2] == 'LoadImageFromFile'
+        return (loads and part.get('color_type') != 'grayscale') or any(map(_loads_bgr, part.values()))
+    return isinstance(part, (list, tuple)) and any(map(_loads_bgr, part))

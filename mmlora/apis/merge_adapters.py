@@ -1,4 +1,4 @@
-"""Make one LoRA of several on disk, and take over hubs of the published code."""
+"""Make one LoRA of several on disk."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters import MERGES, LoRAWeights, merge_lora
-from ..io.hub import INDEX, SHARED, LoRAHub, member_name, member_records, write_index
+from ..io.hub import INDEX, SHARED, LoRAHub
 from ..io.lora_folder import read_lora_folder, write_lora_folder
-from ..io.published_hub import published_members, read_published_labels, read_published_lora
 from ..version import __version__
 
 
@@ -55,60 +54,6 @@ def merge_adapter_folders(
     card = (f'# A LoRA merged of {len(names)}\n\nBy the method `{method}`, from {", ".join(names[:10])}'
             f'{" ..." if len(names) > 10 else ""}. It has no head.\n')
     return write_lora_folder(out, merged, record, None, card)
-
-
-def import_published_hub(
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
-    mean: Sequence[float],
-    std: Sequence[float],
-    class_names: Sequence[str] | None = None,
-    first: int = 0,
-    base: Mapping[str, Any] | None = None,
-    site: str = 'visual.layers.{}.attn.qkv',
-) -> LoRAHub:
-    """Take over the LoRAs that the published code of LoRA-Recycle wrote. Nothing in their files is ever run.
-
-    Args:
-        folder: Holds ``lora_<i>.safetensors`` and ``global_label_<i>.pth``.
-        out: The hub to write; members that were taken over from the same files are written anew.
-        mean: With which the images of the hub were prepared, in 0..255.
-        std: The same.
-        class_names: Names of the classes by their numbers in the files; ``class <number>`` where they are not given.
-        first: Added to these numbers: of the first class of the data set among those of all.
-        base: ``sha256`` and ``name`` of the frozen weights, where they are known.
-        site: Name of the fused projection of a block, whose number takes the place of ``{}``.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: A file holds something else, or members do not fit each other, or other members are there.
-    """
-    published, there = published_members(folder), member_records(out)
-    sources = {member_name(number): str(lora) for number, (lora, _) in published.items()}
-    others = [name for name, record in there.items() if (record.get('task') or {}).get('source') != sources.get(name)]
-    if others:
-        raise ValueError(f'{os.fspath(out)!r} holds the members {others[:5]}, which are not from '
-                         f'{os.fspath(folder)!r}: choose another folder to write')
-    for number, (lora, labels) in published.items():
-        ids = read_published_labels(labels)
-        wrong = [k for k in ids if k < 0 or (class_names is not None and k >= len(class_names))]
-        if wrong:
-            raise ValueError(f'{labels} names the classes {wrong[:5]}, of the {len(class_names or ())} that have names')
-        weights, head = read_published_lora(lora, site)
-        record = dict(
-            version=__version__,
-            classes=[f'class {k}' if class_names is None else class_names[k] for k in ids],
-            class_ids=[first + k for k in ids],
-            task=dict(number=number, seed=None, source=str(lora), n_way=len(ids)),
-            normalization=dict(mean=list(mean), std=list(std), to_rgb=True),
-            base=dict(sha256=None, name=None) | dict(base or {}),
-            metrics={},
-            note='the published code does not store the bias of the head: it is 0 here',
-        )  # fmt: skip
-        card = (f'# LoRA {number}\n\nTaken over from `{lora.name}` of the published code of LoRA-Recycle, which does '
-                'not store the bias of the head: it is 0 here.\n')
-        write_lora_folder(Path(out) / member_name(number), weights, record, head, card)
-    return write_index(out, name=Path(out).name, sources=[str(folder)], published=True)
 
 
 def _read(

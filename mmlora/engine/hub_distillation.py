@@ -113,17 +113,17 @@ def check_pool(hub: LoRAHub, pool: PoolImages) -> None:
     Raises:
         ValueError: A LoRA is not in the hub, or has other classes or weights.
     """
-    then = pool.pool.about.get('weights') or {}
-    for lora in dict.fromkeys(image.lora for image in pool.images):
-        if lora in hub.records and then.get(lora) not in (None, hub.digest(lora)):
-            raise ValueError(f'the LoRA {lora!r} of {hub.folder} has other weights than when the pool '
-                             f'{pool.pool.folder} was made: make the pool again, or name the hub of then')
     for lora, label, name in _used(pool):
         known = hub.classes(lora) if lora in hub.records else []
         if not 0 <= label < len(known) or known[label] != name:
             own = f'is {known[label]!r}' if 0 <= label < len(known) else 'does not exist'
             raise ValueError(f'output {label} of the LoRA {lora!r} is {name!r} in the pool {pool.pool.folder}, and '
                              f'{own} in the hub {hub.folder}: name the hub that the pool was made from')
+    then = pool.pool.about.get('weights') or {}
+    for lora in dict.fromkeys(image.lora for image in pool.images):
+        if lora in hub.records and then.get(lora) not in (None, hub.digest(lora)):
+            raise ValueError(f'the LoRA {lora!r} of {hub.folder} has other weights than when the pool '
+                             f'{pool.pool.folder} was made: make the pool again, or name the hub of then')
 
 
 def _used(pool: PoolImages) -> Iterator[tuple[str, int, str]]:

@@ -158,13 +158,11 @@ class Pool:
         """
         wanted, counts = self.about.get('per_class'), Counter((image.lora, image.lora_label) for image in self.images)
         made = {lora for lora, _ in counts}
-        missing = next((lora for lora in self.about.get('loras', ()) if lora not in made), None)
-        few = next((f'{lora!r}, label {label}, {count}' for (lora, label), count in counts.items() if count != wanted),
-                   None) if wanted is not None else None
-        if missing is not None or few is not None:
-            what = f'none of the LoRA {missing!r}' if missing is not None else f'of the LoRA {few}'
-            raise ValueError(f'{self.folder} is not finished: of {wanted} images of each class it has {what}; the '
-                             'command that was making it goes on with it')
+        few = [f'the LoRA {lora!r} has no image yet' for lora in self.about.get('loras', ()) if lora not in made]
+        few += [f'label {label} of the LoRA {lora!r} has {count} of {wanted} images'
+                for (lora, label), count in counts.items() if wanted is not None and count < wanted]
+        if few:
+            raise ValueError(f'{self.folder} is not finished: {few[0]}; the command that was making it goes on with it')
 
     def require(self, per_class: int) -> None:
         """Refuse a pool with fewer images of a class than are needed, such as support and query of an episode.

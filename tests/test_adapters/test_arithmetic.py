@@ -128,7 +128,8 @@ def test_the_cut_of_a_dense_change_pads_a_small_one():
     (dict(method='dare', density=1.5), r'density must lie in \(0, 1\], got 1.5'),
     (dict(method='ties', density=0.5, weights=[1, -1, 1]), 'weights of at least 0'),
     (dict(method='factors', rank=2), "follows from the adapters for method='factors'"),
-    (dict(method='sum', rank=0), 'must be at least 1, got 0'),
+    (dict(method='sum', rank=0), 'must be a whole number of at least 1, got 0'),
+    (dict(method='sum', rank=2.5), 'must be a whole number of at least 1, got 2.5'),
 ])
 def test_wrong_arguments_are_refused(mixed, kwargs, message):
     with pytest.raises(ValueError, match=message):

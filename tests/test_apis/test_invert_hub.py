@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from recycle_tiny import TinyPrior
+from tiny import killed_at, one_thread  # noqa: F401
 
 from mmlora.adapters import draw_lora
 from mmlora.apis.hub_teachers import HubTeachers
@@ -152,6 +153,16 @@ def test_a_killed_call_goes_on_and_writes_the_same(pool, teachers, prior, tmp_pa
     again = make(teachers, tmp_path / 'p', prior=prior, save_every=1)
     assert dataclasses.replace(again, folder=pool.folder) == pool
     assert content(tmp_path / 'p') == content(pool.folder)
+
+
+def test_a_pool_killed_in_the_middle_of_a_write_goes_on(teachers, tmp_path, one_thread, prior):  # noqa: F811
+    """By SIGKILL: in the first index, a state, an image, and later."""
+    whole = make(teachers, tmp_path / 'whole', prior=prior, save_every=1)
+    for write in (1, 3, 9, 20):
+        out = tmp_path / str(write)
+        killed_at(write, lambda out=out: make(teachers, out, prior=prior, save_every=1))
+        make(teachers, out, prior=prior, save_every=1)
+        assert content(out) == content(whole.folder)
 
 
 def test_a_finished_pool_is_left_alone_and_another_refused(pool, teachers, prior):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
-from tiny import ROOT, call_tool, quick, run_tool  # noqa: F401
+from tiny import ROOT, call_tool, killed_at, one_thread, quick, run_tool  # noqa: F401
 
 from mmlora.adapters import attach_bank, detach_bank, draw_lora, merge_lora, read_lora, route
 from mmlora.adapters.lora_weights import adapt_with
@@ -265,6 +265,22 @@ def test_a_killed_hub_goes_on_and_is_the_same(cfg, made, tmp_path, monkeypatch):
     assert (tmp_path / 'hub' / '00002' / 'mmlora.json').stat().st_mtime_ns == kept
     found, wanted = files_of(tmp_path / 'hub'), files_of(made)
     assert found == wanted and len(wanted) == 5 * 5 + 1
+
+
+def test_a_hub_killed_in_the_middle_of_a_write_goes_on(cfg, tmp_path, one_thread):  # noqa: F811
+    """By SIGKILL: in the first file, in the index after the first group, and within a later member."""
+    def make(name):
+        cfg.hub_name = 'toy'
+        pretune_hub(cfg, tmp_path / name, num_loras=3)
+
+    make('whole')
+    wanted = files_of(tmp_path / 'whole')
+    for write in (1, 11, 14):
+        killed_at(write, lambda: make('killed'))
+        assert len({name for name in files_of(tmp_path / 'killed') if not name.endswith('.tmp')}) == write - 1
+        make('killed')
+        assert {k: v for k, v in files_of(tmp_path / 'killed').items() if not k.endswith('.tmp')} == wanted
+        shutil.rmtree(tmp_path / 'killed')
 
 
 def test_what_is_done_is_skipped_and_more_is_added(cfg, made, tmp_path, monkeypatch):

@@ -5,12 +5,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from tiny import call_tool
 
 from mmlora.adapters import attach_bank, draw_lora, parameter_report, route
+from mmlora.apis.hub_members import build_frozen
 from mmlora.apis.hub_teachers import HubTeachers
-from mmlora.apis.merge_adapters import import_published_hub
+from mmlora.apis.import_hub import import_published_hub
+from mmlora.apis.pretune_hub import LOCK
+from mmlora.apis.sweep_lock import lock_folder
 from mmlora.io.hub import LoRAHub
 from mmlora.models import LoRACLIPClassifier
 
@@ -49,6 +53,41 @@ def test_a_published_hub_is_taken_over(golden, tmp_path, capsys):
     with pytest.raises(ValueError, match=r'names the classes \[7, 5\], of the 3 that have names'):
         import_published_hub(tmp_path / 'published', tmp_path / 'again', [0], [1], ['a', 'b', 'c'])
     assert call_tool('import_hub', tmp_path / 'nowhere', tmp_path / 'again') == 2
+
+
+def test_a_published_hub_says_which_weights_it_stands_on(golden, tmp_path, capsys):
+    """Where a config names them; from then on others are refused, and LoRAs of another backbone at once."""
+    source = tmp_path / 'published'
+    source.mkdir()
+    shutil.copy(golden / 'lora_recycle' / 'tiny_lora_teacher_hubfile.safetensors', source / 'lora_0.safetensors')
+    torch.save([7, 2, 5], source / 'global_label_0.pth')
+    arrays = np.load(golden / 'lora_recycle' / 'tiny_clip_vision_weights.npz')
+    state = {name: torch.from_numpy(arrays[name]).float() for name in arrays}
+    for name, change in (('base', 0), ('other', 1)):
+        torch.save({key: value + change for key, value in state.items()}, tmp_path / f'{name}.pth')
+        arch = dict(image_size=32, patch_size=8, vision_width=32, vision_layers=4, vision_heads=4, embed_dim=16)
+        init = dict(type='Pretrained', checkpoint=str(tmp_path / f'{name}.pth'))
+        backbone = dict(type='CLIPImageEncoder', arch=arch, init_cfg=init)
+        (tmp_path / f'{name}.py').write_text(f"default_scope = 'mmpretrain'\nmodel = dict(backbone={backbone!r})\n"
+                                             "data_preprocessor = dict(to_rgb=True)\n")
+    hub, base, other = tmp_path / 'hub', tmp_path / 'base.py', tmp_path / 'other.py'
+    for _ in range(2):
+        assert call_tool('import_hub', source, hub, '--config', base) == 0
+    _, digest = build_frozen(Config.fromfile(base), 'cpu')
+    assert f'sha256 of the frozen weights: {digest}' in capsys.readouterr().out
+    assert LoRAHub.open(hub).base_sha256 == digest
+    before = (hub / '00000' / 'mmlora.json').read_bytes()
+    for options, message in ((['--config', other], f'sha256 {digest}, and the backbone has '),
+                             ([], 'and the backbone is not named now: give the config of then (--config)'),
+                             (['--config', base, '--site', 'layers.{}.attn'], 'does not fit a CLIPImageEncoder')):
+        assert call_tool('import_hub', source, hub, *options) == 2
+        assert message in capsys.readouterr().err
+    assert (hub / '00000' / 'mmlora.json').read_bytes() == before
+    assert call_tool('invert', hub, '--config', other, '--out', tmp_path / 'pool', '--prior', 'none') == 2
+    assert 'load the weights of the hub' in capsys.readouterr().err
+    with lock_folder(hub, LOCK):
+        assert call_tool('import_hub', source, hub, '--config', base) == 2
+    assert 'is in use by process' in capsys.readouterr().err
 
 
 def test_a_published_hub_is_not_taken_over_into_another(golden, tmp_path, capsys):

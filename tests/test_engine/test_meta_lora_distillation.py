@@ -1,6 +1,8 @@
 """Meta-training with the LoRAs of a hub as teachers: what they say, that the student stays itself, and going on."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -12,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from recycle_pool import CLASSES, LORAS, write_pool
 from recycle_tiny import Classifier, arrays
+from tiny import one_thread  # noqa: F401
 
 from mmlora.adapters import Pair, SparseTokens, adapt_with, adapter_modules, draw_lora, freeze, frozen_twin, read_lora
 from mmlora.apis import train
@@ -298,6 +301,22 @@ def config(world, work_dir):
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5)),
         custom_hooks=[dict(type='MetaLoRADistillationHook', hub=str(world / 'hub'))],
     ))  # fmt: skip
+
+
+def test_a_run_killed_in_the_middle_of_a_write_goes_on(world, tmp_path, one_thread, monkeypatch):  # noqa: F811
+    """By SIGKILL, as its second checkpoint is written; it goes on from the first."""
+    def run(name, **kwargs):
+        cfg = config(world, tmp_path / name)
+        cfg.train_cfg.max_iters, cfg.default_hooks.checkpoint.interval = 4, 2
+        train(cfg, **kwargs)
+
+    written, replace = [], os.replace
+    monkeypatch.setattr(os, 'replace', lambda *names: written.append(Path(names[1]).name) or replace(*names))
+    run('whole')
+    tiny.killed_at(1 + written.index('iter_4.pth'), lambda: run('killed'))
+    assert (tmp_path / 'killed' / 'iter_2.pth').is_file() and not (tmp_path / 'killed' / 'iter_4.pth').exists()
+    run('killed', resume='auto')
+    assert not tiny.differing_runs(tmp_path / 'whole' / 'iter_4.pth', tmp_path / 'killed' / 'iter_4.pth')
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(world, tmp_path):

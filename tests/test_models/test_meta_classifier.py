@@ -74,6 +74,17 @@ def test_training_and_tests_choose_alike(distance, metric):
     assert 0.3 < accuracy < 1
 
 
+@pytest.mark.parametrize('distance', ['squared_euclidean', 'cosine'])
+def test_mixed_precision_ends_at_the_features(distance):
+    """In bfloat16 the means of the support alone would cost two digits of scores of this size."""
+    support, query = (100 + torch.randn(6, 64) for _ in range(2))
+    labels, head = torch.arange(3).repeat(2), PrototypeHead(distance)
+    wanted = head.scores(support.double(), labels, query.double())
+    with torch.autocast('cpu', torch.bfloat16):
+        torch.testing.assert_close(head.scores(support, labels, query).double(), wanted, rtol=1e-4, atol=1e-4)
+        assert head.scores(support.bfloat16(), labels, query.bfloat16()).dtype == torch.float32
+
+
 def test_cosine_and_temperature_by_hand():
     support = torch.tensor([[2.0, 0], [0, 4], [6, 8]])
     labels = torch.tensor([0, 1, 1])

@@ -121,9 +121,12 @@ class PrototypeHead(BaseModule):
         return feats[-1]
 
     def scores(self, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        """Return ``(Q, n_way)`` for features ``(S, D)`` with labels ``(S,)`` and queries ``(Q, D)``."""
+        """Return ``(Q, n_way)``, float32 at least, for features ``(S, D)``, labels ``(S,)`` and queries ``(Q, D)``."""
         n_way = int(labels.max()) + 1
-        return prototype_scores(support, labels, query, n_way, self.distance) / self.temperature
+        with torch.autocast(support.device.type, enabled=False):  # Differences of large squares need their digits.
+            halves = (torch.float16, torch.bfloat16)
+            support, query = (part.float() if part.dtype in halves else part for part in (support, query))
+            return prototype_scores(support, labels, query, n_way, self.distance) / self.temperature
 
     def episode_loss(self, scores: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Return the loss of an episode, the mean over its queries.
