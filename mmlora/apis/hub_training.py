@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..adapters import LoRAWeights, Member, adapter_parameter_names, attach_bank, detach_bank, draw_lora, freeze, route
 from ..adapters.banked import find_banks, take_adapter
+from ..adapters.shared_a import shared_a_generator
 from ..adapters.targets import linear_names, select
 from ..io.lora_folder import Head
 from ..randomness import derive_seed
@@ -181,10 +182,9 @@ def fresh_lora(backbone: nn.Module, recipe: Recipe, task: Task) -> LoRAWeights:
     Raises:
         ValueError: A pattern means no layer, or the rank or the slices do not fit one.
     """
-    seed = derive_seed('hub shared A', recipe.seed) if recipe.shared_a else derive_seed(
-        'hub lora', recipe.seed, task.number)
     sites = select(recipe.targets, linear_names(backbone))
-    generator = torch.Generator().manual_seed(seed)
+    generator = shared_a_generator(recipe.seed) if recipe.shared_a else torch.Generator().manual_seed(
+        derive_seed('hub lora', recipe.seed, task.number))
     return draw_lora(backbone, sites, recipe.rank, recipe.slices, recipe.scaling, generator)
 
 

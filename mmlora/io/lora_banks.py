@@ -285,14 +285,21 @@ class LoRABanks:
             raise ValueError(f'{self.folder / task.name / name} holds {sorted(found)}, where weight and bias belong')
         return Head(**found)
 
+    def check_shared(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Check that the A of a LoRA, as far as it is given, is the shared one, where there is one.
+
+        Raises:
+            ValueError: It is not; the first tensor that differs is named.
+        """
+        for key, own in self.shared.items():
+            if key in tensors and not torch.equal(tensors[key].detach().cpu().float(), own.float()):
+                raise ValueError(f'{where}: {key} is not the A that the LoRAs of {self.folder} share, in {SHARED}: '
+                                 'train with the same seed of the A, or make banks with factors="AB"')
+
     def _own(self, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """Return the tensors that a file holds, checked."""
-        given = dict(tensors)
-        if self.factors == 'B':
-            for key in [key for key in given if key in self.shared]:
-                if not torch.equal(given.pop(key).detach().cpu().float(), self.shared[key].float()):
-                    raise ValueError(f'{where}: {key} is not the A that the LoRAs of {self.folder} share: train over '
-                                     f'that of {SHARED}, or make banks with factors="AB"')
+        self.check_shared(tensors, where)
+        given = {key: value for key, value in tensors.items() if key not in self.shared}
         try:
             vector = self.spec.flatten(given)
         except ValueError as error:

@@ -8,6 +8,7 @@ import torch.nn as nn
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
 from ...adapters import Tuning, adapter_modules, look_up_kind
+from ...adapters.shared_a import share_a
 from ...adapters.targets import linear_names, select
 from ...registry import MODELS, register
 from .adapt import OWN_SLICES, adapt_backbone, check_keywords, check_slices, tune_backbone
@@ -39,6 +40,7 @@ def AdaptedBackbone(
     scale_shift: Sequence[str] = (),
     rlrr_convs: Sequence[str] = (),
     adapter_cfg: Mapping[str, Any] | None = None,
+    lora_shared_a: int | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Build a backbone and adapt it. What is returned is the backbone itself: no wrapper and so no key prefix.
@@ -64,6 +66,8 @@ def AdaptedBackbone(
         scale_shift: Which normalisation and convolution layers are scaled and shifted, by patterns as in ``targets``.
         rlrr_convs: Which convolutions get RLRR of rank 1, by patterns as in ``targets``, which may be empty then.
         adapter_cfg: Further arguments of the kind, such as ``dict(init='identity')`` for RLRR.
+        lora_shared_a: A seed from which the A of a LoRA is drawn and then frozen, so that trainings of one seed share
+            it and B alone learns; see :mod:`mmlora.adapters.shared_a`. None lets A learn.
         **unknown: Refused.
 
     Raises:
@@ -78,7 +82,8 @@ def AdaptedBackbone(
     if issubclass(cls, Tuning):
         given = dict(targets=targets, lora_ranks=lora_ranks, rank_budget=rank_budget, lora_alpha=lora_alpha)
         given |= dict(lora_scaling=lora_scaling, lora_dropout=lora_dropout, lora_slices=lora_slices)
-        _refuse_linear(cls, given | dict(rank_per=rank_per, scale_shift=scale_shift, rlrr_convs=rlrr_convs))
+        given |= dict(rank_per=rank_per, scale_shift=scale_shift, rlrr_convs=rlrr_convs, lora_shared_a=lora_shared_a)
+        _refuse_linear(cls, given)
         model = PRETRAIN_MODELS.build(inner)
         tune_backbone(model, cls(**own), frozen)
         return model
@@ -112,6 +117,8 @@ def AdaptedBackbone(
         rlrr_convs,
         **own,
     )
+    if lora_shared_a is not None:
+        share_a(model, lora_shared_a)
     return model
 
 
