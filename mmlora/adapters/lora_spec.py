@@ -29,6 +29,8 @@ KINDS_IN_ORDER = ('q', 'k', 'v', 'qkv', 'kv', 'proj', 'fc1', 'fc2')
 
 _KINDS = {'q_proj': 'q', 'query': 'q', 'k_proj': 'k', 'key': 'k', 'v_proj': 'v', 'value': 'v', 'out_proj': 'proj',
           'o_proj': 'proj', 'c_fc': 'fc1', 'c_proj': 'fc2'}
+_FIRST = ('vision_tower', 'encoder', 'spatial_block', 'self_attn')
+"""Parts through which data pass before their neighbours, though their names come later in the alphabet."""
 _FFN = re.compile(r'(?:.*\.)?ffn\.layers\.(0\.0|1)')  # mmcv's FFN, by places in a Sequential
 _BLOCK = re.compile(r'(?:[^.\d]+\.)*?[^.]*\d[^.]*(?:\.(?:[^.\d]+\.)?\d+)*(?=\.|$)')
 
@@ -288,8 +290,9 @@ def _block(module: str) -> str:
     return found[0] if found and found[0] != module else ''
 
 
-def _natural(name: str) -> tuple[tuple[int, Any], ...]:
-    return tuple((1, int(piece)) if piece.isdigit() else (0, piece) for piece in re.split(r'(\d+)|\.', name) if piece)
+def _natural(name: str) -> tuple[tuple[Any, ...], ...]:
+    return tuple((1, int(piece)) if piece.isdigit() else (0, piece not in _FIRST, piece)
+                 for piece in re.split(r'(\d+)|\.', name) if piece)
 
 
 def _depth(block: str) -> tuple[tuple, ...]:

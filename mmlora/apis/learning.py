@@ -71,7 +71,8 @@ def warn_of_random_weights(runner: Runner) -> None:
 def _is_loaded(node: Any) -> bool:
     """Return whether a part of a config takes its initial weights from a file."""
     if isinstance(node, Mapping):
-        return str(node.get('type')).endswith('Pretrained') or any(map(_is_loaded, node.values()))
+        named = str(node.get('type')).endswith('Pretrained') or bool(node.get('pretrained'))
+        return named or any(map(_is_loaded, node.values()))
     return isinstance(node, (list, tuple)) and any(map(_is_loaded, node))
 
 

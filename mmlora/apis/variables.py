@@ -46,7 +46,8 @@ LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     'max_epochs': ('a whole number of at least 1, or dict(from_shot_1=..., ...)', _whole),
 }
 """What the variables of the configs here may be."""
-PARTS = (*LOADERS, 'train_cfg', 'test_cfg', 'param_scheduler', 'default_hooks', 'custom_hooks')
+PARTS = (*LOADERS, 'val_evaluator', 'test_evaluator', 'train_cfg', 'test_cfg', 'param_scheduler', 'default_hooks',
+         'custom_hooks')
 """The parts of a config that may refer to variables."""
 PLACES = ('data_root', 'hub_folder', 'pool_folder')
 """Variables that say where files lie, which does not tell runs apart."""

@@ -4,6 +4,7 @@ from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_Lo
 from .batch_augments import MixupCutMix
 from .batch_norm_prior import BatchNormPrior, build_prior
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
+from .florence import FlorenceDetector
 from .heads import PrototypeHead, prototype_scores
 from .meta_classifier import MetaClassifier
 from .pretrained import PretrainedWeights
@@ -11,6 +12,7 @@ from .pretrained import PretrainedWeights
 __all__ = [
     'AdaptedBackbone',
     'BatchNormPrior',
+    'FlorenceDetector',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',

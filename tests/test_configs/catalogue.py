@@ -37,7 +37,7 @@ def python_files() -> list[Path]:
 def names() -> tuple[str, ...]:
     """Return the configs that describe a run, relative to the folder and without ending."""
     relative = (path.relative_to(CONFIGS) for path in python_files())
-    others = ('_base_', 'sweeps', 'lora_recycle')  # The last are of many trainings, or of none.
+    others = ('_base_', 'sweeps', 'lora_recycle', 'icm_lora')  # The last two are of many trainings, or of none.
     return tuple(path.with_suffix('').as_posix() for path in relative if path.parts[0] not in others)
 
 
