@@ -6,6 +6,7 @@ from .checkpoint_hook import CheckpointHook
 from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
 from .feature_cache_hook import FeatureCacheHook
+from .lora_bank_hook import LoRABankHook
 from .meta_lora_distillation_hook import MetaLoRADistillationHook
 from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
@@ -23,6 +24,7 @@ __all__ = [
     'ClassNamesHook',
     'CompileHook',
     'FeatureCacheHook',
+    'LoRABankHook',
     'MetaLoRADistillationHook',
     'ProtocolHook',
     'SPUHook',
