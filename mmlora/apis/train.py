@@ -19,6 +19,7 @@ from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, s
 from .resuming import settle_resume, settle_seed
 from .settle import settle_ranks
 from .settle_classes import settle_classes
+from .settle_generator import settle_generator
 from .settle_images import settle_images
 from .unknown_types import check_optimizer, explain_unknown_types
 from .unused_variables import warn_of_mistyped_variables
@@ -82,6 +83,7 @@ def train(
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))
         settle_classes(cfg)
         settle_images(cfg)
+        settle_generator(cfg)
         check_optimizer(cfg)
         runner = build_runner(cfg)
         check_labels(runner, 'train', 'val')

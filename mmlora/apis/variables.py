@@ -49,7 +49,7 @@ LIMITS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 PARTS = (*LOADERS, 'val_evaluator', 'test_evaluator', 'train_cfg', 'test_cfg', 'param_scheduler', 'default_hooks',
          'custom_hooks')
 """The parts of a config that may refer to variables."""
-PLACES = ('data_root', 'hub_folder', 'pool_folder')
+PLACES = ('data_root', 'hub_folder', 'pool_folder', 'bank_folder', 'task_vectors')
 """Variables that say where files lie, which does not tell runs apart."""
 VALIDATION = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _OTHERWISE = 'otherwise'

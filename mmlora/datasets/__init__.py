@@ -1,5 +1,6 @@
 """Data sets, episodes and samplers."""
 
+from .bank_episodes import BankEpisodes, BankEpisodeSampler
 from .class_folders import ClassFolders
 from .coop import CoOpDataset
 from .coop_sets import COOP_SETS, IMAGENET_SHIFTS, CoOpSet, find_coop_set
@@ -12,6 +13,7 @@ from .florence import FlorenceDetection
 from .glyph_few_shot import FewShotGlyphs
 from .glyphs import Glyphs
 from .list_dataset import ListDataset
+from .lora_bank_dataset import LoRABankDataset
 from .medfmc import Chest19, Colon, Endoscopy
 from .meta_sets import META_SETS, MetaSet, find_meta_set
 from .meta_split import MetaSplit
@@ -28,6 +30,8 @@ __all__ = [
     'IMAGENET_SHIFTS',
     'META_SETS',
     'VTAB_SETS',
+    'BankEpisodeSampler',
+    'BankEpisodes',
     'Chest19',
     'ClassFolders',
     'CoOpDataset',
@@ -42,6 +46,7 @@ __all__ = [
     'FlorenceDetection',
     'Glyphs',
     'ListDataset',
+    'LoRABankDataset',
     'MetaSet',
     'MetaSplit',
     'PoolImages',

@@ -5,6 +5,14 @@ from .batch_augments import MixupCutMix
 from .batch_norm_prior import BatchNormPrior, build_prior
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
 from .florence import FlorenceDetector
+from .generators import (
+    ConditionalPriorCVAE,
+    ConvCVAE,
+    EpisodicGenerator,
+    LayerHyperNet,
+    PCARidge,
+    RetrievalGenerator,
+)
 from .heads import PrototypeHead, prototype_scores
 from .meta_classifier import MetaClassifier
 from .pretrained import PretrainedWeights
@@ -12,16 +20,22 @@ from .pretrained import PretrainedWeights
 __all__ = [
     'AdaptedBackbone',
     'BatchNormPrior',
+    'ConditionalPriorCVAE',
+    'ConvCVAE',
+    'EpisodicGenerator',
+    'LayerHyperNet',
     'FlorenceDetector',
     'LoRACLIP',
     'LoRACLIPClassifier',
     'LoRACLIPVision',
     'MetaClassifier',
     'MixupCutMix',
+    'PCARidge',
     'PretrainedWeights',
     'PrototypeHead',
     'RLRRSwin',
     'RLRRViT',
+    'RetrievalGenerator',
     'SwinSR_LoRA',
     'VitSR_LoRA',
     'build_prior',

@@ -6,6 +6,7 @@ from .checkpoint_hook import CheckpointHook
 from .class_names_hook import ClassNamesHook
 from .compile_hook import CompileHook
 from .feature_cache_hook import FeatureCacheHook
+from .fit_generator_hook import FitGeneratorHook
 from .lora_bank_hook import LoRABankHook
 from .meta_lora_distillation_hook import MetaLoRADistillationHook
 from .protocol_hook import ProtocolHook
@@ -24,6 +25,7 @@ __all__ = [
     'ClassNamesHook',
     'CompileHook',
     'FeatureCacheHook',
+    'FitGeneratorHook',
     'LoRABankHook',
     'MetaLoRADistillationHook',
     'ProtocolHook',

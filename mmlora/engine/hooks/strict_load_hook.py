@@ -14,6 +14,7 @@ from torch import Tensor
 from ...adapters import adapter_tensor_names
 from ...io.clip_folder import ADAPTER
 from ...io.convert import CONVERTED
+from ...io.lora_checkpoint import LORA
 from ...models.backbones.load_guard import DERIVED
 from ...models.clip import LoRACLIPClassifier
 from ...models.clip.base_weights import complete_adapter
@@ -21,6 +22,7 @@ from ...models.pretrained import fit_weights, prefix_backbone
 from ...registry import HOOKS, register
 from ..adaptation import check_scalings, unwrap_model
 from ..clip_check import check_clip_run
+from ..lora_loading import complete_lora
 
 SHOWN = 10
 
@@ -165,6 +167,9 @@ class StrictLoadHook(Hook):
                 raise ValueError(f'{runner._load_from} is the adapter of a CLIP, and the model is a '
                                  f'{type(model).__name__}')
             checkpoint['state_dict'] = complete_adapter(model, checkpoint)
+            return
+        if LORA in checkpoint:
+            checkpoint['state_dict'] = complete_lora(model, checkpoint)
             return
         converted = checkpoint.get(CONVERTED)
         if converted is None:
