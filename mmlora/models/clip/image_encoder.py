@@ -26,6 +26,7 @@ class CLIPImageEncoder(BaseModule):
         arch: A name in :data:`mmlora.models.clip.arch.ARCHS`, or the fields of :class:`CLIPArch`.
         image_size: Takes the place of that of the arch.
         vision: Further arguments of the tower, such as ``patch_cfg``.
+        frozen: False lets all weights learn.
         init_cfg: Where the weights come from: those of OpenAI, open_clip or Hugging Face are understood.
 
     Raises:
@@ -37,6 +38,7 @@ class CLIPImageEncoder(BaseModule):
         arch: str | Mapping[str, Any] | CLIPArch = 'ViT-B/16',
         image_size: int | None = None,
         vision: Mapping[str, Any] | None = None,
+        frozen: bool = True,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -45,6 +47,8 @@ class CLIPImageEncoder(BaseModule):
             raise ValueError(f'the projection needs the embed_dim of the arch, got {arch!r}')
         self.visual = LoRACLIPVision(sizes, params=None, **(vision or {}))
         self.visual_proj = CLIPProjection(sizes.vision_width, sizes.embed_dim)
+        if not frozen:
+            self.requires_grad_(True)
 
     @property
     def img_size(self) -> tuple[int, int]:
