@@ -22,7 +22,7 @@ LITE = ['mmcv-lite>=2.1.0,<2.4.0']
 QUICKSTART = ['scikit-learn']
 CLIP = ['open_clip_torch>=2.20', 'ftfy']
 HF = ['transformers>=4.40', 'peft', 'timm']
-FLORENCE = ['transformers>=4.56', 'faster-coco-eval>=1.6']
+FLORENCE = ['transformers>=5', 'faster-coco-eval>=1.6']
 EXTRAS = {
     'lite': LITE,
     'quickstart': QUICKSTART,

@@ -25,7 +25,6 @@ def make_tokenizer() -> Any:
     names = dict(zip(('bos_token', 'pad_token', 'eos_token', 'unk_token'), SPECIAL, strict=False))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
     tokenizer.add_tokens([f'<loc_{place}>' for place in range(1000)])
-    tokenizer.add_special_tokens({'additional_special_tokens': ['<image>']}, replace_extra_special_tokens=False)
     return tokenizer
 
 

@@ -33,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_filter)
     command = commands.add_parser('task-vector', help='average the states of the decoder of a tuned model')
     add_model(command)
-    command.add_argument('out', help='file to write, ending in .safetensors')
+    command.add_argument('out', help='file of task vectors, ending in .safetensors; one that is there is added to')
+    command.add_argument('--task', help='name of the task, as in the bank (default: that of the class)')
     command.add_argument('--num-images', type=int, default=NUM_IMAGES, help='training images (default: %(default)s)')
     command.set_defaults(run=run_task_vector)
     command = commands.add_parser('export', help='write the adapter folder of a tuned model, for peft')
@@ -64,7 +65,7 @@ def run_filter(args: argparse.Namespace) -> None:
 
 def run_task_vector(args: argparse.Namespace) -> None:
     """Write a task vector."""
-    vector = florence_task_vector(read_config(args), args.checkpoint, args.out, args.num_images)
+    vector = florence_task_vector(read_config(args), args.checkpoint, args.out, args.num_images, args.task)
     print(f'{args.out}: {len(vector)} numbers')
 
 

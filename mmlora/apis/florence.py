@@ -13,17 +13,17 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import DATASETS
-from safetensors.torch import save
 from torch import Tensor
 
 from ..adapters.lora_weights import read_lora
 from ..datasets.florence import DETECTION, filter_annotations, read_annotations
 from ..engine.adaptation import check_scalings
 from ..engine.hooks.strict_load_hook import compare_keys
-from ..io.atomic import write_bytes, write_text
+from ..io.atomic import write_text
 from ..io.checkpoint import load_checkpoint
 from ..io.location_tokens import write_boxes
 from ..io.lora_folder import write_lora_folder
+from ..io.task_vectors import TaskVectors
 from ..io.weights import unwrap
 from ..models.florence import FlorenceDetector
 from ..registry import MODELS
@@ -87,18 +87,25 @@ def load_detector(cfg: Config, checkpoint: str) -> FlorenceDetector:
 
 
 def florence_task_vector(
-    cfg: Config, checkpoint: str, out: str | os.PathLike | None = None, num_images: int = NUM_IMAGES
+    cfg: Config,
+    checkpoint: str,
+    out: str | os.PathLike | None = None,
+    num_images: int = NUM_IMAGES,
+    task: str | None = None,
 ) -> Tensor:
     """Return the published task vector of a tuned model, ``(D,)``, from the first training images.
 
     Args:
         cfg: The config of the checkpoint; it is not changed. The images go through the pipeline of its tests.
         checkpoint: The tuned model.
-        out: A file ending in ``.safetensors`` that gets it as ``task_vector``; None writes none.
+        out: A file of task vectors, as a generator reads it (:mod:`mmlora.io.task_vectors`). Where it is there, the
+            vector is added, or takes the place of that of the same task. None writes none.
         num_images: Number of images; all where there are fewer.
+        task: Name of the task, the same as in the bank; by default that of its classes.
 
     Raises:
-        ValueError: An argument is out of range, or the checkpoint does not fit the config.
+        ValueError: An argument is out of range, the checkpoint does not fit the config, or the file holds vectors of
+            other weights or numbers of images.
         FileNotFoundError: The checkpoint or the data do not exist.
     """
     if num_images < 1:
@@ -109,14 +116,25 @@ def florence_task_vector(
     settle_variables(cfg)
     dataset = _training_images(cfg)
     model = load_detector(cfg, checkpoint)
+    record = dict(encoder=dict(type='FlorenceDetector'), base_sha256=model.base_sha256, shot=num_images)
+    earlier = _earlier_vectors(out, record)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     count = min(num_images, len(dataset))
     vector = model.task_vector(pseudo_collate([dataset[index]]) for index in range(count))
     if out is not None:
-        about = dict(images=str(count), classes=json.dumps(list(dataset.metainfo['classes'])),
-                     base_sha256=model.base_sha256)
-        write_bytes(out, save({'task_vector': vector}, metadata=about))
+        name = task or '-'.join(dataset.metainfo['classes'])
+        TaskVectors({**earlier, name: vector[None]}, record).write(out)
     return vector
+
+
+def _earlier_vectors(out: str | os.PathLike | None, record: dict[str, Any]) -> dict[str, Tensor]:
+    if out is None or not Path(out).is_file():
+        return {}
+    earlier = TaskVectors.open(out)
+    if dict(earlier.record) != record:
+        raise ValueError(f'{os.fspath(out)!r} holds task vectors with the record {dict(earlier.record)}, and this one '
+                         f'would have {record}: write it to another file')
+    return dict(earlier.vectors)
 
 
 def _training_images(cfg: Config) -> Any:

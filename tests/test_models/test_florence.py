@@ -10,7 +10,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
-from safetensors.torch import load_file
 
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('transformers.models.florence2')
@@ -24,6 +23,8 @@ from mmlora.adapters.lora_spec import LoRASpec  # noqa: E402
 from mmlora.apis import test as run_test  # noqa: E402
 from mmlora.apis import train  # noqa: E402
 from mmlora.apis.florence import export_florence, load_detector  # noqa: E402
+from mmlora.io.lora_banks import LoRABanks  # noqa: E402
+from mmlora.io.task_vectors import TaskVectors  # noqa: E402
 from mmlora.models.florence import FlorenceDetector  # noqa: E402
 from mmlora.models.florence.confidence import CONFIDENCES  # noqa: E402
 from mmlora.models.florence.detector import TARGETS  # noqa: E402
@@ -116,6 +117,9 @@ def test_factors_learn_alone_and_are_drawn_as_published(model):
     layers = adapted_layers(model)
     assert {name.rsplit('.', 1)[-1] for name in layers} == set(TARGETS)
     assert all(layer.scaling == pytest.approx(8 / 2**0.5) for layer in layers.values())
+    weights = model.backbone.name_or_path
+    other = [FlorenceDetector(weights, lora_shared_a=seed).backbone.lm_head.lora_A for seed in (3, 3, 4)]
+    assert torch.equal(*other[:2]) and not torch.equal(*other[1:]) and not other[0].requires_grad
     drawn = torch.cat([layer.lora_A.flatten() for layer in layers.values()])
     assert drawn.std().item() == pytest.approx(1 / 2, rel=0.05)
     frozen = {name: torch.atleast_1d(value.float()) for name, value in model.backbone.state_dict().items()
@@ -208,14 +212,16 @@ def cfg(root, weights, tmp_path):
     """The published config over tiny weights, small pictures and one epoch."""
     for split in ('train', 'valid'):
         florence_tiny.write_pictures(tmp_path / 'voc', split, LINES)
-    cfg = Config.fromfile(root / 'configs' / 'icm_lora' / 'florence-2-base_lora-r8_1xb6-linear-200e_voc2012.py')
+    cfg = Config.fromfile(root / 'configs' / 'icm_lora' / 'florence-2-base_lora-r8_1xb6-linear-200e_voc2012-bank.py')
     cfg.merge_from_dict(dict(
-        data_root=str(tmp_path / 'voc'), work_dir=str(tmp_path / 'run'), train_cfg=dict(max_epochs=1),
+        data_root=str(tmp_path / 'voc'), work_dir=str(tmp_path / 'run'), train_cfg=dict(max_epochs=1, val_begin=1),
         model=dict(pretrained=weights, max_new_tokens=4), train_dataloader=dict(batch_size=2, num_workers=0),
         test_dataloader=dict(num_workers=0), optim_wrapper=dict(optimizer=dict(lr=1e-2)),
         test_evaluator=dict(csv_file=str(tmp_path / 'map-{class_name}.csv')),
     ))  # fmt: skip
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+    cfg.custom_hooks[1].update(folder=str(tmp_path / 'banks'), start=1)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.num_workers = 0
         loader.dataset.pipeline[1].scale = (florence_tiny.SIZE,) * 2
     return cfg
 
@@ -231,6 +237,9 @@ def test_the_published_config_trains_tests_and_exports(cfg, weights, tmp_path):
     assert {name.rsplit('.', 1)[-1] for name in state} == {'lora_A', 'lora_B', 'base_digest'}
     assert all(state[name].abs().sum() > 0 for name in state)
 
+    banks = LoRABanks.open(tmp_path / 'banks')
+    assert [task.name for task in banks.tasks] == ['dog'] and banks.full_spec.keys[-1] == 'lm_head.lora_B'
+    assert banks.full_spec.base_sha256 == runner.model.base_sha256
     metrics = run_test(cfg, checkpoint)
     rows = list(csv.reader((tmp_path / 'map-dog.csv').open()))
     assert set(metrics) == {'detection/mAP_50_95', 'detection/mAP_50', 'detection/mAP_75'}
@@ -239,6 +248,7 @@ def test_the_published_config_trains_tests_and_exports(cfg, weights, tmp_path):
     tuned = load_detector(cfg, checkpoint)
     folder = export_florence(cfg, checkpoint, tmp_path / 'adapter')
     assert json.loads((folder / 'mmlora.json').read_text())['base']['sha256'] == tuned.base_sha256
+    assert run_test(cfg, str(folder), record=False) == metrics
     peft = pytest.importorskip('peft')
     other = peft.PeftModel.from_pretrained(
         transformers.Florence2ForConditionalGeneration.from_pretrained(weights), folder).eval()
@@ -264,6 +274,14 @@ def test_the_tool(cfg, tmp_path, model, capsys):
     vector = tmp_path / 'c.safetensors'
     command = ['task-vector', tmp_path / 'cfg.py', checkpoint]
     assert tiny.call_tool('florence', *command, vector, '--num-images', 2) == 0
-    assert '16 numbers' in capsys.readouterr().out and load_file(vector)['task_vector'].shape == (16,)
+    assert '16 numbers' in capsys.readouterr().out
+    again = [*command, vector, '--num-images', 2, '--task', 'other']
+    assert tiny.call_tool('florence', *again) == 0
+    found = TaskVectors.open(vector)
+    assert {name: tuple(value.shape) for name, value in found.vectors.items()} == dict(dog=(1, 16), other=(1, 16))
+    assert torch.equal(found.vectors['dog'], found.vectors['other'])
+    assert found.record['base_sha256'] == model.base_sha256
+    assert tiny.call_tool('florence', *again, '--num-images', 1) == 2
+    assert 'would have' in capsys.readouterr().err
     assert tiny.call_tool('florence', *command, 'c.pth') == 2
     assert re.search(r"error: 'c.pth' must end in .safetensors", capsys.readouterr().err)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...adapters import adapter_tensor_names, freeze, inject
 from ...adapters.freeze import adapter_parameter_names
+from ...adapters.shared_a import share_a
 from ...ranks import weights_sha256
 from ...registry import MODELS, register
 from .confidence import CONFIDENCES, ones, token_log_probabilities
@@ -47,6 +48,8 @@ class FlorenceDetector(BaseModel):
         lora_scaling: As for :class:`mmlora.adapters.LoRALinear`.
         lora_dropout: Probability of dropping an input of A in training.
         lora_targets: Which linear layers are adapted, as for :func:`mmlora.adapters.inject`.
+        lora_shared_a: A seed from which A is drawn and then frozen, so that the LoRAs of a bank share it and B alone
+            learns; None draws an own A, as published.
         num_beams: Beams of the search when boxes are generated.
         max_new_tokens: Longest answer in tokens.
         confidence: What the score of a box is: ``'one'``, as published; ``'tokens'``, the geometric mean of the
@@ -68,6 +71,7 @@ class FlorenceDetector(BaseModel):
         lora_scaling: str | float = 'alpha/sqrt(r)',
         lora_dropout: float = 0.05,
         lora_targets: Sequence[str] = TARGETS,
+        lora_shared_a: int | None = None,
         num_beams: int = 3,
         max_new_tokens: int = 1024,
         confidence: str = 'one',
@@ -94,6 +98,8 @@ class FlorenceDetector(BaseModel):
         for layer in layers.values():
             nn.init.normal_(layer.lora_A, std=1 / layer.rank)
         freeze(self, adapter_parameter_names(self))
+        if lora_shared_a is not None:
+            share_a(self.backbone, lora_shared_a)
         self.num_beams, self.max_new_tokens, self.confidence = num_beams, max_new_tokens, confidence
         self.register_state_dict_post_hook(_keep_factors)
         self.register_load_state_dict_pre_hook(_check_base)

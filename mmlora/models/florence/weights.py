@@ -63,7 +63,7 @@ def _transformers() -> Any:
         import transformers
         from transformers import Florence2ForConditionalGeneration  # noqa: F401
     except ImportError as error:
-        raise ImportError(f'Florence-2 needs transformers 4.56 or newer: {install_extra("florence")} '
+        raise ImportError(f'Florence-2 needs transformers 5 or newer: {install_extra("florence")} '
                           f'({error})') from error
     return transformers
 
