@@ -33,14 +33,15 @@ def bank(spec, count=5, **kwargs):
 
 
 def test_the_order_is_by_depth_and_place_and_a_document_is_the_spec(spec):
-    block = ['attn.qkv.lora_A_q', 'attn.qkv.lora_B_q', 'attn.qkv.lora_A_v', 'attn.qkv.lora_B_v', 'ffn.layers.0.0.lora_A',
-             'ffn.layers.0.0.lora_B', 'ffn.layers.1.lora_A', 'ffn.layers.1.lora_B']
+    block = ['attn.qkv.lora_A_q', 'attn.qkv.lora_B_q', 'attn.qkv.lora_A_v', 'attn.qkv.lora_B_v',
+             'ffn.layers.0.0.lora_A', 'ffn.layers.0.0.lora_B', 'ffn.layers.1.lora_A', 'ffn.layers.1.lora_B']
     assert list(spec.keys) == [f'layers.{i}.{end}' for i in (0, 2, 10) for end in block]
     assert [entry.kind for entry in spec.entries[:8]] == ['q', 'q', 'v', 'v', 'fc1', 'fc1', 'fc2', 'fc2']
     assert (spec.entries[-1].depth, spec.slices, spec.alpha, spec.length) == (2, ('q', 'v'), 1.0, 12 * 22)
     assert LoRASpec.from_document(json.loads(json.dumps(spec.to_document()))) == spec
-    swin = LoRASpec.of_weights(draw(0, sites=['stages.0.downsample.reduction', 'stages.2.blocks.10.attn.w_msa.qkv', 'head',
-                                              'stages.2.blocks.9.attn.w_msa.proj', 'stages.0.blocks.1.ffn.layers.1']))
+    swin = LoRASpec.of_weights(draw(0, sites=[
+        'stages.0.downsample.reduction', 'stages.2.blocks.10.attn.w_msa.qkv', 'head',
+        'stages.2.blocks.9.attn.w_msa.proj', 'stages.0.blocks.1.ffn.layers.1']))
     assert [(entry.module.split('.')[-1], entry.depth) for entry in swin.entries[::2]] == [
         ('1', 0), ('reduction', 1), ('proj', 2), ('qkv', 3), ('qkv', 3), ('head', 4)]
     weights = spec.weights(spec.split(spec.flatten(lora_tensors(draw(3)))))
@@ -100,8 +101,9 @@ def test_sample_tensor_is_that_of_the_published_code(golden):
              for name in document['stats']}
     sites = {key.rpartition('.lora_')[0] for key in document['flatten_order']}
     for name, tensors in files.items():
-        spec = LoRASpec.of_weights({(site, ''): Pair(tensors[f'{site}.lora_A.weight'], tensors[f'{site}.lora_B.weight'], 1.0)
-                                    for site in sites})
+        spec = LoRASpec.of_weights({
+            (site, ''): Pair(tensors[f'{site}.lora_A.weight'], tensors[f'{site}.lora_B.weight'], 1.0)
+            for site in sites})
         own = spec.flatten({key: tensors[f'{key}.weight'] for key in spec.keys})[None]
         codec = LoRACodec(spec, 'sample_tensor')
         codes = spec.split(codec.encode(own)[0])
@@ -117,7 +119,8 @@ def test_sample_tensor_is_that_of_the_published_code(golden):
 
 
 BAD = {
-    'rank': (lambda spec: spec.check_same(LoRASpec.of_weights(draw(0, rank=1))), r'entry 0: layers\.0\.attn\.qkv\.lora_A_q'),
+    'rank': (lambda spec: spec.check_same(LoRASpec.of_weights(draw(0, rank=1))),
+             r'entry 0: layers\.0\.attn\.qkv\.lora_A_q'),
     'layers': (lambda spec: spec.check_same(LoRASpec.of_weights(draw(0, sites=SITES[:3]))), r'entry 0: .*layers\.10'),
     'fewer': (lambda spec: spec.check_same(spec.only('A')), r'entry 1: layers\.0\.attn\.qkv\.lora_B_q .* here, layers'),
     'backbone': (lambda spec: spec.check_same(LoRASpec.of_weights(draw(0), 'xyz')), 'sha256 xyz, here they have abc'),
