@@ -156,7 +156,7 @@ class SupportGradient(TaskEncoder):
             raise ValueError("SupportGradient needs the A that all LoRAs share: banks made with factors='B'")
         check_support(labels)
         with torch.enable_grad():
-            zero = torch.zeros(1, codec.spec.length, device=images.device, requires_grad=True)
+            zero = codec.shared.new_zeros(1, codec.spec.length, requires_grad=True)
             features = frozen(images, codec.full_spec, codec.tensors(zero))
             (gradient,) = torch.autograd.grad(
                 support_loss(features, labels, self.distance, self.temperature), zero)
