@@ -31,22 +31,44 @@ row what breaks                                          touches  where it is cu
 18  mmpretrain's tool scripts                            no       tools here stand on their own
 19  a warning about deformable attention on every run    yes      :func:`deformable_attention_warning`
 20  hubs need a network                                  no       the tests run with every outside connection refused
+21  ``import mmengine.model`` imports transformers and   yes      :func:`adafactor_later`
+    peft where they are installed, for one optimizer
 --  ``mmlora::...`` configs are not found by mmengine    yes      :func:`package_name`
 === ==================================================== ======== ====================================================
 """
 
 import functools
+import gc
 import importlib.util
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
+from typing import Any
 
 _FIRST_TRANSFORMERS_TOO_NEW = (4, 49)
 _DEFORMABLE = 'Fail to import ``MultiScaleDeformableAttention``'
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Collect no garbage inside, where modules are imported.
+
+    What an import makes stays. To look through all of it again and again takes a sixth of the time of
+    ``import mmlora``.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def apply() -> list[str]:
@@ -191,6 +213,48 @@ def without_multimodal() -> bool:
     return True
 
 
+def adafactor_later() -> bool:
+    """Row 21: let mmengine register the Adafactor of transformers without importing transformers.
+
+    The import, which brings peft and accelerate along, takes as long as all else of mmengine and mmpretrain together.
+    It is put off until an Adafactor is built: while mmengine registers its optimizers a stand-in answers.
+
+    No version of mmengine makes it unnecessary yet (0.11.0rc4 is the last).
+    """
+    registers = 'mmengine.optim.optimizer.builder'
+    if registers in sys.modules or 'transformers' in sys.modules:
+        return False
+    spec = importlib.util.find_spec('transformers')
+    if spec is None:
+        return False
+    sys.modules['transformers'] = stand_in = _Transformers('transformers')
+    stand_in.__spec__ = spec
+    try:
+        importlib.import_module(registers)
+    finally:
+        if sys.modules['transformers'] is stand_in:
+            del sys.modules['transformers']
+    return True
+
+
+class _Transformers(ModuleType):
+    """Stands in for transformers: it has its Adafactor, and makes way for the genuine one if asked for more."""
+
+    @staticmethod
+    def Adafactor(params: Any, **kwargs: Any) -> Any:  # noqa: N802
+        """Build transformers' Adafactor; mmengine takes a function for a class."""
+        from transformers import Adafactor
+
+        return Adafactor(params, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):  # Python itself asks a module for its file and its path.
+            raise AttributeError(name)
+        if sys.modules.get('transformers') is self:
+            del sys.modules['transformers']
+        return getattr(importlib.import_module('transformers'), name)
+
+
 def deformable_attention_warning() -> bool:
     """Row 19: silence one warning of ``mmcv-lite``, about an operator that no model here uses.
 
@@ -217,4 +281,5 @@ def package_name() -> bool:
     return not known
 
 
-CURES = (torchvision_schemas, package_utils, without_multimodal, deformable_attention_warning, package_name)
+CURES = (torchvision_schemas, package_utils, adafactor_later, without_multimodal, deformable_attention_warning,
+         package_name)

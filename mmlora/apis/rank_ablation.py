@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from scipy.stats import t
 
 from ..io.atomic import write_text
 from .trial import run_trial
@@ -132,6 +131,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> str:
     mean, n = statistics.mean(differences), len(differences)
     if n < 2:
         return f'{mean:+.2f}'
+    from scipy.stats import t  # its import is slow
+
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
     return f'{mean:+.2f} +- {half:.2f}'
 

@@ -5,16 +5,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from matplotlib.transforms import Bbox
 from mmengine.dist import master_only
 
 from ..io.atomic import write_atomically, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FILES = ('rank_curve.csv', 'rank_curve.png')
 PERCENT = ('accuracy/', 'auc/', 'episode/', 'kappa/', 'multi-label/', 'retrieval/', 'single-label/')
@@ -124,7 +124,7 @@ def _numbers(points: Sequence[CurvePoint]) -> list[str]:
     return [name for name, value in points[-1].metrics.items() if isinstance(value, int | float)]
 
 
-def curve_to_figure(points: Sequence[CurvePoint], title: str) -> Figure:
+def curve_to_figure(points: Sequence[CurvePoint], title: str) -> 'Figure':
     """Return a panel for each metric over the active adapter parameters; the full rank is a horizontal line.
 
     Args:
@@ -134,6 +134,9 @@ def curve_to_figure(points: Sequence[CurvePoint], title: str) -> Figure:
     Raises:
         ValueError: No metric is a number.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # its import is slow, and few processes draw
+    from matplotlib.figure import Figure
+
     names = _numbers(points)
     if not names:
         raise ValueError(f'there is no number among the metrics {sorted(points[-1].metrics)} to draw')
@@ -149,7 +152,9 @@ def curve_to_figure(points: Sequence[CurvePoint], title: str) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, points: Sequence[CurvePoint], name: str) -> None:
+def _draw(axes: 'Axes', points: Sequence[CurvePoint], name: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     axes.axhline(points[-1].metrics[name], color='0.7', linewidth=1, zorder=0)
     for kind in ('rank', 'fraction'):
         own = sorted((p for p in points if p.kind in (kind, 'full')), key=lambda p: p.active_parameters)
@@ -172,8 +177,10 @@ def _draw(axes: Axes, points: Sequence[CurvePoint], name: str) -> None:
         axes.legend(fontsize=8, frameon=False)
 
 
-def _label(axes: Axes, points: Sequence[CurvePoint], name: str) -> None:
+def _label(axes: 'Axes', points: Sequence[CurvePoint], name: str) -> None:
     """Name each point where its label hides no marker, no other label and little of the lines, near its marker."""
+    from matplotlib.transforms import Bbox
+
     figure = axes.figure
     points = [point for point in points if np.isfinite(point.metrics[name])]
     if not points:

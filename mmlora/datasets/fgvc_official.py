@@ -19,8 +19,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from .fgvc_sets import FGVCSet
 from .list_files import ListedImage, check_images_agree, check_name, read_text
@@ -204,6 +202,9 @@ def _pairs(names: Sequence[Any], labels: Sequence[Any], ids: Sequence[int], path
 
 
 def _matrices(path: Path, *names: str) -> list[np.ndarray]:
+    from scipy.io import loadmat  # its import is slow, and few processes read such a file
+    from scipy.io.matlab import MatReadError
+
     try:
         found = loadmat(str(path), squeeze_me=True)
     except (ValueError, TypeError, KeyError, NotImplementedError, OSError, MatReadError, zlib.error) as error:

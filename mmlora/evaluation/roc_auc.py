@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
-from scipy.stats import rankdata
 
 from ..registry import METRICS, register
 from .classwise import ClasswiseMetric, class_indicators, class_label
@@ -28,6 +26,8 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     Returns:
         A number in 0..1; nan without a positive or without a negative.
     """
+    from scipy.stats import rankdata  # its import is slow, and few runs need it
+
     positive = np.asarray(positive, dtype=bool)
     n_positive = int(positive.sum())
     n_negative = positive.size - n_positive
@@ -81,6 +81,8 @@ class ROCAUC(ClasswiseMetric):
     def values_by_class(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the area of each class."""
         if self.softmax_again:
+            from scipy.special import softmax
+
             scores = softmax(scores, axis=1)
         if self.mode == 'multiclass':
             targets = targets[:, None] == np.arange(scores.shape[1])  # (N,) -> (N, C)

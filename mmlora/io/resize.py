@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import zoom
 from torch import Tensor
 
 Size = tuple[int, int]
@@ -35,6 +34,8 @@ def _dino(grid: Tensor, size: Size) -> Tensor:
 
 def _google(grid: Tensor, size: Size) -> Tensor:
     """Interpolate linearly between corners, as ``scipy.ndimage.zoom`` of order 1."""
+    from scipy.ndimage import zoom  # its import is slow, and few weights need it
+
     factors = (size[0] / grid.shape[0], size[1] / grid.shape[1], 1)
     return torch.from_numpy(zoom(grid.float().numpy() if grid.dtype.itemsize < 4 else grid.numpy(), factors, order=1))
 

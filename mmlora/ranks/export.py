@@ -3,12 +3,12 @@
 import csv
 import io
 import re
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from .table import RankRow, RankTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PAIR = re.compile(r'^(?P<block>.*)\.(qkv|proj)$')
 
@@ -49,13 +49,17 @@ def _nest_pairs(table: RankTable) -> list | None:
     return pairs[''] if set(pairs) == {''} else list(pairs.values())
 
 
-def table_to_figure(table: RankTable, title: str = 'Ranks') -> Figure:
+def table_to_figure(table: RankTable, title: str = 'Ranks') -> 'Figure':
     """Return a horizontal bar chart with a bar for each row, coloured by the last component of its name.
 
     Args:
         table: The ranks.
         title: The title; the criterion and the budget are added.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # its import is slow, and few processes draw
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     rows = table.rows
     figure = Figure(figsize=(8, 0.9 + 0.24 * len(rows)), layout='constrained')
     FigureCanvasAgg(figure)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 READS = ('shape', 'norms', 'values')
@@ -43,6 +42,8 @@ class Spectrum:
 
 def largest_singular_value(weight: Tensor) -> float:
     """Return the largest singular value of a matrix ``(m, n)``, exact to about 1e-14 of its size."""
+    from scipy.linalg import eigh  # its import is slow, and only a process that settles ranks needs it
+
     w = weight.detach().to('cpu', torch.float64).numpy()
     gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     last = gram.shape[0] - 1

@@ -270,10 +270,66 @@ def test_row19_rests_with_a_full_mmcv(all_warnings, monkeypatch):
 
 @pytest.mark.slow
 def test_row19_importing_mmlora_says_nothing():
-    code = 'import mmlora, sys; assert "mmcv.cnn.bricks.transformer" in sys.modules'
+    """And it brings nothing along that is slow to import and that few processes need."""
+    code = ('import mmlora.apis, sys, gc; assert "mmcv.cnn.bricks.transformer" in sys.modules and gc.isenabled(); '
+            'print(*{"matplotlib", "peft", "scipy.linalg", "sklearn", "timm", "transformers"} & set(sys.modules))')
     process = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True, check=False,
                              cwd=Path(_compat.__file__).parent.parent)
     assert process.returncode == 0 and 'MultiScaleDeformableAttention' not in process.stderr, process.stderr
+    assert process.stdout.split() == []
+
+
+# --- row 21 ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def odd_transformers(tmp_path):
+    """A transformers that says when it is imported, and whose Adafactor only keeps what it is given."""
+    folder = tmp_path / 'transformers'
+    folder.mkdir()
+    (folder / '__init__.py').write_text(
+        'print("imported")\nmore = 1\n'
+        'class Adafactor:\n    def __init__(self, params, lr):\n        self.given = params, lr\n')
+    return tmp_path
+
+
+def test_row21(odd_transformers):
+    process = _python('''
+assert cures.adafactor_later() is True and cures.adafactor_later() is False
+import mmengine.model
+from mmengine.registry import OPTIMIZERS
+assert not [name for name in ("transformers", "peft", "accelerate") if name in sys.modules]
+print("later")
+optimizer = OPTIMIZERS.build(dict(type="Adafactor", params=[1], lr=0.5))
+import transformers
+assert type(optimizer) is transformers.Adafactor and optimizer.given == ([1], 0.5)
+''', odd_transformers)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith('later\n') and process.stdout.split().count('imported') == 1
+
+
+def test_row21_a_module_that_asks_for_more_gets_it(odd_transformers, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmengine.optim.optimizer.builder', raising=False)
+    monkeypatch.delitem(sys.modules, 'transformers', raising=False)
+    monkeypatch.syspath_prepend(odd_transformers)
+
+    def imported(name):
+        if name == 'transformers':
+            return __import__(name)
+        from transformers import Adafactor, more
+
+        assert more == 1 and Adafactor is not sys.modules['transformers'].Adafactor
+
+    monkeypatch.setattr(_compat.importlib, 'import_module', imported)
+    assert _compat.adafactor_later() is True
+    assert sys.modules['transformers'].__file__.startswith(str(odd_transformers)), 'the genuine one is gone'
+
+
+def test_row21_rests_without_transformers_or_too_late(monkeypatch):
+    assert _compat.adafactor_later() is False, 'mmengine has its optimizers'
+    monkeypatch.delitem(sys.modules, 'mmengine.optim.optimizer.builder')
+    monkeypatch.delitem(sys.modules, 'transformers', raising=False)
+    monkeypatch.setattr(_compat.importlib.util, 'find_spec', lambda name: None)
+    assert _compat.adafactor_later() is False and 'transformers' not in sys.modules
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------
