@@ -1,5 +1,6 @@
 """What every test shares: one thread, no network, and the folders that tests read and write."""
 
+import gc
 import ipaddress
 import os
 import socket
@@ -9,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
+# Compilers beside this process would import torch once more each.
+os.environ.setdefault('TORCHINDUCTOR_COMPILE_THREADS', '1')
 
 import pytest
 import torch
@@ -17,6 +20,9 @@ from mmengine.registry import DefaultScope
 import mmlora  # noqa: F401  (before any test imports mmpretrain, whose imports it cures)
 
 torch.set_num_threads(1)
+# What was imported stays: it need not be looked through for garbage, nor copied by forked processes that look.
+gc.collect()
+gc.freeze()
 
 
 class NetworkUseError(RuntimeError):

@@ -1,15 +1,13 @@
 """The README is a program too: its Python runs, its configs load, its commands name files and options that exist."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tiny
 import torch
 from mmengine.config import Config
 
@@ -106,21 +104,15 @@ def test_the_adapter_folder_of_clip_lies_where_the_readme_says(checkout):
 
 
 @pytest.mark.slow
-def test_own_images_from_the_config_to_the_plain_model(checkout, root, monkeypatch):
+def test_own_images_from_the_config_to_the_plain_model(checkout, monkeypatch, capfd):
     """Train for one epoch, test, and merge, with the README's own text."""
-    config = checkout / 'configs' / 'flowers.py'
-
-    def tool(name, *arguments):
-        command = [sys.executable, str(root / 'tools' / f'{name}.py'), str(config.relative_to(checkout)), *arguments]
-        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True,
-                              env={**os.environ, 'PYTHONPATH': str(root)})
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-    tool('train', '--cfg-options', 'train_cfg.max_epochs=1')
-    assert 'accuracy/top1' in tool('test', f'work_dirs/{config.stem}/epoch_1.pth')
-    (text,) = [text for text in PROGRAMS if 'work_dirs' in text]
     monkeypatch.chdir(checkout)
+    config = Path('configs') / 'flowers.py'
+    tiny.call_tool('train', config, '--cfg-options', 'train_cfg.max_epochs=1')
+    capfd.readouterr()
+    tiny.call_tool('test', config, f'work_dirs/{config.stem}/epoch_1.pth')
+    assert 'accuracy/top1' in ''.join(capfd.readouterr())
+    (text,) = [text for text in PROGRAMS if 'work_dirs' in text]
     exec(compile(text.replace('epoch_20.pth', 'epoch_1.pth'), 'README.md', 'exec'), {})
     plain = torch.load('flowers-plain.pth', weights_only=True)
     wanted = torch.load(checkout / 'vit.pth', weights_only=True)

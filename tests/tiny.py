@@ -92,6 +92,37 @@ def killed_at(number: int, function: Callable[[], object]) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+@contextmanager
+def copied(function: Callable[[], object]) -> Iterator[Callable[[], bool]]:
+    """Call a function in a copy of this process, which SIGKILL ends with the block; what it prints is lost.
+
+    Yields:
+        Whether the copy is still at it.
+    """
+    child = os.fork()
+    if not child:
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            function()
+        finally:
+            os._exit(0)
+    running = True
+
+    def at_it() -> bool:
+        nonlocal running
+        running = running and os.waitpid(child, os.WNOHANG) == (0, 0)
+        return running
+
+    try:
+        yield at_it
+    finally:
+        if at_it():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
 @pytest.fixture
 def one_thread():
     """Compute with one thread: others would be missing in a copy of this process."""

@@ -352,7 +352,7 @@ def _one_of_two(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_one_process_measures_and_all_get_its_table(files, tmp_path):
     shutil.copy(files / 'vit.pth', tmp_path)
-    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method='fork')
     one, two = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
     assert one['table'] == two['table'] == settle_ranks(config(files)).to_dict()
     assert (one['read'], two['read']) == (32, 0)

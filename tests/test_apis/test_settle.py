@@ -3,12 +3,9 @@
 import copy
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -334,40 +331,30 @@ class TestAdaptation:
 
 
 class TestTool:
-    def run(self, *args):
-        root = Path(__file__).resolve().parents[2]
-        return subprocess.run(
-            [sys.executable, '-W', 'ignore', str(root / 'tools' / 'stable_rank.py'), *map(str, args)],
-            capture_output=True,
-            text=True,
-            cwd=root,
-            env={**os.environ, 'PYTHONPATH': str(root)},
-        )
-
     def test_prints_a_table_and_writes_the_exports(self, files, tmp_path):
-        done = self.run(files['whole'], '--out', tmp_path / 'ranks', '--budget', 'mean_rank=4')
-        assert done.returncode == 0, done.stderr
+        done = tiny.run_tool('tools/stable_rank.py', files['whole'], '--out', tmp_path / 'ranks',
+                             '--budget', 'mean_rank=4')
         assert 'layers.1.attn.proj' in done.stdout and '4 modules' in done.stdout
         assert {p.name for p in (tmp_path / 'ranks').iterdir()} == {
             'ranks.json', 'ranks.csv', 'ranks.png', 'ranks_config.py', 'peft_config.json',
         }  # fmt: skip
         assert sum(RankTable.load(tmp_path / 'ranks' / 'ranks.json').ranks.values()) == 16
 
-    def test_says_when_there_is_no_attention(self, tmp_path):
+    def test_says_when_there_is_no_attention(self, tmp_path, capsys):
         torch.save({'conv.weight': torch.ones(2, 2)}, tmp_path / 'conv.pth')
-        done = self.run(tmp_path / 'conv.pth')
-        assert done.returncode == 2
-        assert 'no attention weights' in done.stderr and 'conv.weight' in done.stderr
+        assert tiny.call_tool('stable_rank', tmp_path / 'conv.pth') == 2
+        error = capsys.readouterr().err
+        assert 'no attention weights' in error and 'conv.weight' in error
 
-    def test_bad_arguments(self, files, tmp_path):
+    def test_bad_arguments(self, files, tmp_path, capsys):
         (tmp_path / 'file').write_text('')
         for args, text in (
             ((files['vit'], '--slices', 'xxyzw'), 'xxyzw'),
             ((files['vit'], '--budget', 'mean_rank=inf'), 'finite'),
             ((files['vit'], '--out', tmp_path / 'file'), 'file'),
         ):
-            done = self.run(*args)
-            assert done.returncode == 2 and text in done.stderr and 'Traceback' not in done.stderr
+            assert tiny.call_tool('stable_rank', *args) == 2
+            assert text in capsys.readouterr().err
 
     def test_the_function_behind_it(self, files, tmp_path):
         assert ranks_from_checkpoint(files['swin']).rows[0].module == 'stages.0.blocks.0.attn.w_msa.qkv'

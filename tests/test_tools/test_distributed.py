@@ -1,11 +1,15 @@
 """Two processes on CPUs: they train as one, test as one, and resume."""
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
 import socket
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -33,6 +37,31 @@ def free_port() -> str:
 def launch(script: str, *args: object) -> str:
     done = tiny.run_tool('bash', f'tools/{script}', *args, PORT=free_port())
     return done.stdout + done.stderr
+
+
+def _process(rank: int, port: str, log: Path, words: tuple[object, ...]) -> None:
+    with log.open('w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # Copies would draw the same by themselves.
+        seed(rank)
+    tiny.call_tool('train', *words, '--launcher', 'pytorch')
+
+
+def train_in_copies(folder: Path, *words: object) -> None:
+    """Train as two processes of ``dist_train.sh`` do, in copies of this process, which saves their imports."""
+    context, port = multiprocessing.get_context('fork'), free_port()
+    logs = [folder / f'process{rank}.txt' for rank in (0, 1)]
+    copies = [context.Process(target=_process, args=(rank, port, log, words)) for rank, log in enumerate(logs)]
+    for copy in copies:
+        copy.start()
+    for copy in copies:
+        copy.join(timeout=240)
+    failed = [log.read_text()[-5000:] for copy, log in zip(copies, logs, strict=True) if copy.exitcode != 0]
+    for copy in copies:
+        copy.kill()
+    assert not failed, '\n'.join(failed)
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +96,7 @@ def test_both_processes_hold_equal_weights(trained):
 @pytest.mark.slow
 def test_two_processes_resume_in_the_middle_of_an_epoch(tmp_path, images, trained):
     shutil.copy(trained / 'iter_4.pth', tmp_path)
-    launch('dist_train.sh', trained / PROBED.name, 2, '--work-dir', tmp_path, '--resume', tmp_path / 'iter_4.pth')
+    train_in_copies(tmp_path, trained / PROBED.name, '--work-dir', tmp_path, '--resume', tmp_path / 'iter_4.pth')
     assert not tiny.differing_runs(trained / 'iter_9.pth', tmp_path / 'iter_9.pth')
 
 

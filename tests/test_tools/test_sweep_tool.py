@@ -1,8 +1,6 @@
 """The sweep tool with real runs: trained and tested, killed with everything and gone on with; and stubs on Ray."""
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -72,15 +70,10 @@ def metrics(folder):
 def test_a_sweep_killed_with_its_run_ends_as_one_that_was_not(tmp_path, sweep_file, whole, capfd):
     killed = tmp_path / 'killed'
     words = [sweep_file, '--work-dir', killed, '--seeds', 0, '--threads', 1]
-    process = subprocess.Popen([sys.executable, 'tools/sweep.py', *map(str, words)], cwd=tiny.ROOT,
-                               env=tiny.tool_env(), stdout=subprocess.DEVNULL)
-    try:
+    with tiny.copied(lambda: tiny.call_tool('sweep', *words)) as at_it:
         deadline = time.monotonic() + 120
-        while not list(killed.rglob('iter_4.pth')) and process.poll() is None and time.monotonic() < deadline:
+        while not list(killed.rglob('iter_4.pth')) and at_it() and time.monotonic() < deadline:
             time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     [folder] = [path.parent for path in killed.rglob('job.json')]
     with lock_folder(folder, '.job.lock', wait=60):  # Nobody is at it any more: the run went with its sweep.
         left = json.loads((folder / 'job.json').read_text())

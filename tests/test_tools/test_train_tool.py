@@ -2,9 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -69,16 +66,10 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, images):
     more = options(images, *LORA, *MID_EPOCH, 'train_dataloader.num_workers=2')
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     tiny.call_tool('train', tiny.CONFIG, '--work-dir', whole, *more)
-    words = [sys.executable, 'tools/train.py', str(tiny.CONFIG), '--work-dir', str(killed), *more]
-    process = subprocess.Popen(words, cwd=tiny.ROOT, env=tiny.tool_env(), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    try:
+    with tiny.copied(lambda: tiny.call_tool('train', tiny.CONFIG, '--work-dir', killed, *more)) as at_it:
         deadline = time.monotonic() + 120
-        while not (killed / 'iter_4.pth').exists() and process.poll() is None and time.monotonic() < deadline:
+        while not (killed / 'iter_4.pth').exists() and at_it() and time.monotonic() < deadline:
             time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     assert (killed / 'last_checkpoint').exists()
     done = tiny.run_tool('tools/train.py', tiny.CONFIG, '--work-dir', killed, '--resume', *more)
     assert 'resumed epoch' in done.stdout + done.stderr
