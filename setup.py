@@ -109,7 +109,13 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmlora', 'mmlora.*']),
-    package_data={'mmlora': ['py.typed', 'assets/*.safetensors', 'assets/*.md', 'assets/*.json', 'assets/*.txt']},
+    package_data={
+        'mmlora': [
+            'py.typed',
+            *(f'assets/*.{ending}' for ending in ('safetensors', 'md', 'json', 'txt')),
+            *('assets/hub_*/*.*', 'assets/hub_*/*/*'),
+        ]
+    },
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6',

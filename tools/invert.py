@@ -22,7 +22,7 @@ NUMBERS = ('lr', 'ce_weight', 'bn_weight', 'tv_weight', 'l2_weight', 'prune_star
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description='Synthesise images from the LoRAs of a hub, without any data')
-    parser.add_argument('hub', type=Path, help='folder of the hub')
+    parser.add_argument('hub', help='folder of the hub')
     parser.add_argument('--config', required=True, help='that of the hub: its backbone with weights')
     parser.add_argument('--out', type=Path, required=True, help='folder of the pool; an unfinished one is gone on with')
     parser.add_argument('--members', nargs='+', help='names of LoRAs; by default all')

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters import MERGES, LoRAWeights, merge_lora
-from ..io.hub import INDEX, SHARED, LoRAHub
+from ..io.hub import INDEX, SHARED, LoRAHub, hub_folder
 from ..io.lora_folder import read_lora_folder, write_lora_folder
 from ..version import __version__
 
@@ -63,7 +63,7 @@ def _read(
     names: list[str] = []
     adapters: list[LoRAWeights] = []
     records: list[Mapping[str, Any]] = []
-    for source in map(Path, sources):
+    for source in map(hub_folder, sources):
         folders = [source]
         if (source / INDEX).is_file():
             hub = LoRAHub.open(source)

@@ -9,6 +9,19 @@ def names() -> list[str]:
     return sorted(Path(str(entry)).stem for entry in files(__name__).iterdir() if entry.name.endswith('.safetensors'))
 
 
+def hub(name: str) -> Path:
+    """Return the folder of a hub of the package; ``LoRAHub.open('mmlora://hub_vit-micro_glyphs-5way')`` calls it.
+
+    Raises:
+        FileNotFoundError: The package brings no hub of this name.
+    """
+    entries = [Path(str(entry)) for entry in files(__name__).iterdir() if entry.name.startswith('hub_')]
+    known = {entry.name: entry for entry in entries if entry.is_dir()}
+    if name not in known:
+        raise FileNotFoundError(f'mmlora brings no hub {name!r}; choose from {", ".join(sorted(known)) or "none"}')
+    return known[name]
+
+
 def path(name: str) -> str:
     """Return the absolute path of weights of the package, or of another file that belongs to them.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import assets
 from ..adapters.lora_weights import LoRAWeights
 from .atomic import write_text
 from .json_object import read_object
@@ -35,11 +36,18 @@ SHARED: dict[str, str] = {
 """Fields in which all members must agree, and what they say."""
 
 _NAME = re.compile(r'\d{5,}')
+_OWN = 'mmlora://'
 
 
 def member_name(number: int) -> str:
     """Return the name of the folder of a member."""
     return f'{number:05d}'
+
+
+def hub_folder(name: str | os.PathLike) -> Path:
+    """Return where a hub lies, given as a folder or as ``mmlora://NAME``, one that the package brings."""
+    text = os.fspath(name)
+    return assets.hub(text.removeprefix(_OWN)) if text.startswith(_OWN) else Path(text).expanduser()
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,15 @@ class LoRAHub:
     def open(cls, folder: str | os.PathLike) -> 'LoRAHub':
         """Open a hub and check that its members agree; no weights are read.
 
+        Args:
+            folder: Where it lies; ``mmlora://hub_vit-micro_glyphs-5way`` is one that the package brings.
+
         Raises:
             FileNotFoundError: There is no hub, or a member is missing.
             ValueError: The index or a member is damaged, a member has changed since the index was written, or members
                 disagree; both values are quoted and the member is named.
         """
-        folder = Path(folder).expanduser()
+        folder = hub_folder(folder)
         if not (folder / INDEX).is_file():
             raise FileNotFoundError(f'{str(folder)!r} is no hub: it has no {INDEX}{_hint(folder)}')
         content = read_object(folder / INDEX, DAMAGED)

@@ -31,9 +31,10 @@ def load(name, **changes):
 def test_the_grid_is_complete():
     clip = [f'clip-vit-base-p{patch}_{name}-5way' for patch in (16, 32) for name in [*IN_DOMAIN, 'mix']]
     clip += [f'clip-vit-base-p16_mix-5way_{name}' for name in CROSS]
-    micro = ['vit-micro_glyphs-5way', 'vit-micro_glyphs-5way_sparse-75']
+    micro = [f'vit-micro_glyphs-5way{end}' for end in ('', '_digits', '_from-average', '_sparse-75')]
     assert sorted(f'meta-lora_{name}' for name in [*clip, *micro]) == META
-    wanted = [f'clip-vit-base-p16_{name}-5way' for name in META_SETS] + ['vit-micro_glyphs-5way']
+    wanted = [f'clip-vit-base-p16_{name}-5way' for name in META_SETS]
+    wanted += ['vit-micro_digits-5way', 'vit-micro_glyphs-5way']
     assert sorted(f'prototypes_{name}' for name in wanted) == PROTOTYPES
 
 
@@ -44,9 +45,10 @@ def test_the_published_settings(name):
     schedule = cfg.param_scheduler
     assert (schedule.period, schedule.warmup, schedule.min_ratio, schedule.by_epoch) == (100, 25, 0.01, False)
     sampler = cfg.train_dataloader.batch_sampler
-    assert (sampler.n_way, sampler.n_shot, sampler.n_query, cfg.train_dataloader.batch_size) == (5, 1, 15, 1)
+    queries = 5 if 'micro' in name else 15
+    assert (sampler.n_way, sampler.n_shot, sampler.n_query, cfg.train_dataloader.batch_size) == (5, 1, queries, 1)
     assert sampler.p_interpolate == 1.0 and cfg.randomness.seed == 42
-    assert cfg.train_cfg.max_iters == (200 if 'micro' in name else 240000)
+    assert cfg.train_cfg.max_iters == (100 if 'micro' in name else 240000)
     for metric, shot in zip(cfg.test_evaluator, (1, 5), strict=True):
         assert (metric.n_way, metric.n_shot, metric.n_query, metric.n_episodes) == (5, shot, 15, 600)
         assert (metric.metric, metric.prefix) == ('euclidean', f'{shot}-shot')

@@ -32,7 +32,9 @@ def test_a_baseline_is_the_test_of_prototypes_with_a_tuner(tuner, name):
     built = build_tuner(cfg.test_cfg.tuner)
     assert type(built).__name__ in PAGE and f'`{tuner}_*' in PAGE
     if 'hub' in cfg.test_cfg.tuner:
-        assert built.hub == f'work_dirs/hubs/hub_{name.split("_", 1)[1]}' and (FOLDER / f'{built.hub[15:]}.py').exists()
+        hub = f'hub_{name.split("_", 1)[1]}'
+        assert built.hub == (f'mmlora://{hub}' if 'micro' in hub else f'work_dirs/hubs/{hub}')
+        assert (FOLDER / f'{hub}.py').exists()
     for optimizer in filter(None, [getattr(built, 'optimizer', None)]):
         assert built.steps == 50 and optimizer == dict(type='SGD', lr=1e-3 if tuner == 'pmf' else 0.1)
 

@@ -2,7 +2,7 @@
 # pre-training has not seen.
 _base_ = './recycle_224.py'
 dataset_name = 'glyphs'
-hub_folder = 'work_dirs/hubs/hub_vit-micro_glyphs-5way'
+hub_folder = 'mmlora://hub_vit-micro_glyphs-5way'
 pool_folder = 'work_dirs/pools/vit-micro_glyphs-5way'
 data_preprocessor = dict(_delete_=True, mean=[54, 54, 54], std=[72, 72, 72])
 pipeline = [dict(type='PackInputs')]

@@ -1,5 +1,5 @@
-# The LoRAs of the hub averaged into one, and a linear head for each episode. merge='change' averages the products B A.
+# The LoRAs of the hub averaged into one, and a linear head for each episode. merge='factors' averages A and B.
 tuner = dict(
-    type='FeatureTuner', head='linear', hub='{hub_folder}', merge='factors',
+    type='FeatureTuner', head='linear', hub='{hub_folder}', merge='change',
     steps=50, optimizer=dict(type='SGD', lr=0.1),
 )  # yapf: disable

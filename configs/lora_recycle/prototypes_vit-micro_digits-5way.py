@@ -1,0 +1,4 @@
+# Tests on handwritten digits.
+_base_ = './prototypes_vit-micro_glyphs-5way.py'
+dataset_name = 'digits'
+test_dataloader = dict(dataset=dict(_delete_=True, type='Digits', split='test', pipeline={{_base_.pipeline}}))
