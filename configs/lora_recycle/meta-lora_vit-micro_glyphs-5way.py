@@ -6,5 +6,6 @@ _base_ = [
     '../_base_/meta-lora_runtime.py',
 ]
 train_dataloader = dict(batch_sampler=dict(n_query=5))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 train_cfg = dict(max_iters=100, val_interval=50)
 default_hooks = dict(checkpoint=dict(interval=50))

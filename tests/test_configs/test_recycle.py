@@ -17,6 +17,7 @@ from mmlora.models.backbones.skeleton import Skeleton
 
 FOLDER = CONFIGS / 'lora_recycle'
 IN_DOMAIN, CROSS = list(META_SETS)[:4], list(META_SETS)[4:]
+FRESH = [f'meta-lora_vit-micro_glyphs-5way{end}' for end in ('', '_digits', '_sparse-75')]
 META = sorted(path.stem for path in FOLDER.glob('meta-lora_*.py'))
 PROTOTYPES = sorted(path.stem for path in FOLDER.glob('prototypes_*.py'))
 
@@ -41,7 +42,7 @@ def test_the_grid_is_complete():
 @pytest.mark.parametrize('name', META)
 def test_the_published_settings(name):
     cfg = load(name)
-    assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('Adam', 1e-3)
+    assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('Adam', 3e-3 if name in FRESH else 1e-3)
     schedule = cfg.param_scheduler
     assert (schedule.period, schedule.warmup, schedule.min_ratio, schedule.by_epoch) == (100, 25, 0.01, False)
     sampler = cfg.train_dataloader.batch_sampler
