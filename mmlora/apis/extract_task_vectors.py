@@ -19,7 +19,7 @@ from .hub_tasks import HubImages, Ref, Source, build_sources
 from .settle_generator import BANK_DATA
 from .variables import settle_variables
 
-SETTINGS = {'sources', 'shot', 'num_draws', 'seed', 'train_fraction'}
+SETTINGS = {'sources', 'n_way', 'shot', 'num_draws', 'seed', 'train_fraction'}
 
 
 def extract_task_vectors(
@@ -35,7 +35,8 @@ def extract_task_vectors(
 
     Args:
         cfg: The config of a generator: its task encoder, its backbone, and ``task_images = dict(sources=..., shot=...,
-            num_draws=..., seed=0, train_fraction=0.8)``, where ``sources`` are those of the bank.
+            num_draws=..., n_way=None, seed=0, train_fraction=0.8)``, where ``sources`` are those of the bank. With
+            ``n_way`` each support set shows so many classes of its task, drawn anew; without it all of them.
         banks: Folder of the banks; by default that of the training data.
         out: File to write; by default that of the training data.
         shot: Takes the place of ``task_images.shot``: images of a class in a support set.
@@ -78,17 +79,22 @@ def extract_task_vectors(
     codec.fit(opened.vectors(opened.tasks[0]), opened.shared or None)
     device = next(viewer.frozen.backbone.parameters()).device
     encoder, codec = encoder.to(device), codec.to(device)
+    n_way = given.get('n_way')
+    smallest = min(len(task.classes) for task in opened.tasks)
+    if n_way is not None and (isinstance(n_way, bool) or not isinstance(n_way, int) or not 2 <= n_way <= smallest):
+        raise ValueError(f'task_images.n_way must be a whole number from 2 to {smallest}, the classes of the smallest '
+                         f'task, got {n_way!r}')
     images, seed = HubImages(build_sources(given['sources']), cache=True), given.get('seed', 0)
     found = {}
     for number, task in enumerate(opened.tasks):
         classes = task_images(task, images.sources, given.get('train_fraction', 0.8))
-        draws = [draw_support(classes, shot, derive_seed('support', seed, task.name, draw), task.name)
+        draws = [draw_support(classes, shot, derive_seed('support', seed, task.name, draw), task.name, n_way)
                  for draw in range(num_draws)]
         found[task.name] = torch.stack([_describe(encoder, viewer, codec, images, *draw) for draw in draws])
         images.forget()
         if say and (number + 1) % 20 == 0:
             say(f'{number + 1} of {len(opened.tasks)} tasks')
-    record = dict(encoder=encoder_cfg | dict(type=encoder_cfg['type'].rpartition('.')[2]), shot=shot,
+    record = dict(encoder=encoder_cfg | dict(type=encoder_cfg['type'].rpartition('.')[2]), shot=shot, n_way=n_way,
                   base_sha256=viewer.base_sha256, num_draws=num_draws, seed=seed)
     vectors = TaskVectors(found, record)
     return vectors.write(out), vectors
@@ -118,13 +124,17 @@ def task_images(task: BankTask, sources: Sequence[Source], train_fraction: float
     return found
 
 
-def draw_support(classes: Sequence[Sequence[Ref]], shot: int, seed: int, where: str) -> tuple[list[Ref], list[int]]:
-    """Draw ``shot`` images of each class; return them and their labels.
+def draw_support(
+    classes: Sequence[Sequence[Ref]], shot: int, seed: int, where: str, n_way: int | None = None
+) -> tuple[list[Ref], list[int]]:
+    """Draw ``shot`` images of each class, or of ``n_way`` of them; return them and their labels.
 
     Raises:
         ValueError: A class has too few.
     """
     rng = np.random.default_rng(seed)
+    if n_way is not None:
+        classes = [classes[place] for place in rng.choice(len(classes), n_way, replace=False)]
     refs, labels = [], []
     for label, own in enumerate(classes):
         if len(own) < shot:

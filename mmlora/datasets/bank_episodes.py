@@ -22,7 +22,8 @@ class BankEpisodes(EpisodicDataset):
     """Images with the classes of the tasks of banks; episodes of a task come with one of its LoRAs.
 
     Args:
-        dataset: A data set or its config, whose classes have the names that the banks give them.
+        dataset: A data set or its config, or several, whose classes have the names that the banks give them; those of
+            the banks in the same order where names occur twice.
         banks: Folder of the banks.
 
     Raises:
@@ -36,6 +37,10 @@ class BankEpisodes(EpisodicDataset):
         labels = {name: label for label, name in enumerate(self.meta_classes)}
         self.task_labels: dict[str, list[int]] = {}
         for task in self.banks.tasks:
+            numbers = task.about.get('class_ids') or []
+            if tuple(self.meta_classes[number] for number in numbers if number < len(self.meta_classes)) == task.classes:
+                self.task_labels[task.name] = list(numbers)  # Several data sets may have classes of one name.
+                continue
             missing = [name for name in task.classes if name not in labels]
             if missing:
                 raise ValueError(f'the task {task.name!r} of {banks} has the class {missing[0]!r}, of which the data '

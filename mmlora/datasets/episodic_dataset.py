@@ -25,13 +25,15 @@ class EpisodicDataset:
         dataset: A data set or its config, or several of them, such as pools and real images.
         join: Whether classes of one name in several sets are one class, as those of pools that were made of one hub in
             parts. By default classes of different sets are different classes, whatever their names.
+        apart: Whether images that were made from no LoRA count by their data set, so that ``p_interpolate=0`` draws all
+            classes of an episode from one set.
 
     Raises:
         ValueError: There is no data set, or two pools have images of one class that are not joined.
         TypeError: A data set does not say the labels of its images.
     """
 
-    def __init__(self, dataset: Any, join: bool = False) -> None:
+    def __init__(self, dataset: Any, join: bool = False, apart: bool = False) -> None:
         given = dataset if isinstance(dataset, (list, tuple)) else [dataset]
         if not given:
             raise ValueError('episodes need at least one data set')
@@ -40,6 +42,7 @@ class EpisodicDataset:
             if not hasattr(one, 'get_gt_labels'):
                 raise TypeError(f'episodes need the label of each image, which {type(one).__name__} does not tell: it '
                                 'has no get_gt_labels')
+        self.apart = apart
         self._ends = list(accumulate(len(one) for one in self.datasets))
         if not join:
             _check_apart([one for one in self.datasets if isinstance(one, PoolImages)])
@@ -62,6 +65,8 @@ class EpisodicDataset:
     def get_origins(self) -> list[Origin | None]:
         """Return for each image the LoRA that it was made from, with the number of its data set."""
         sources = (number for number, one in enumerate(self.datasets) for _ in range(len(one)))
+        if self.apart:
+            return [Origin(source, name or '') for source, name in zip(sources, self.get_loras(), strict=True)]
         return [name and Origin(source, name) for source, name in zip(sources, self.get_loras(), strict=True)]
 
     def __len__(self) -> int:

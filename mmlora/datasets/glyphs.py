@@ -12,6 +12,7 @@ from mmlora.registry import DATASETS, register
 from .few_shot_rules import SUBSETS, classes_of
 from .glyph_fonts import font_sha256
 from .glyph_render import Distortion, distort, glyph_bitmap
+from .glyph_ways import way_of_writing
 from .split_files import load_split
 
 SPLITS = ('train', 'val', 'test')
@@ -57,7 +58,8 @@ class Glyphs(BaseDataset):
             letter once.
         seed: Seed of all draws, at least 0.
         distortion: Fields of :class:`~mmlora.datasets.glyph_render.Distortion`, or the name of one in
-            ``data_splits/glyphs/distortions.json``, ``'rough'``; None takes the benchmark's.
+            ``data_splits/glyphs/distortions.json``, ``'rough'``, or a way of writing, ``'way-17'``
+            (:mod:`.glyph_ways`); None takes the benchmark's.
         scripts: Keep the letters of these scripts alone; None keeps all of the split.
         combinations: Of the split train keep the letters that pre-training on combinations sees, ``'seen'``, or those
             that it does not see, ``'val'`` and ``'test'``, which :mod:`.glyph_combinations` chose and
@@ -186,10 +188,13 @@ def _find_distortion(given: Mapping[str, float] | str | None) -> Mapping[str, fl
         return load_split('glyphs/protocol.json')['distortion']
     if not isinstance(given, str):
         return given
+    way = way_of_writing(given)
+    if way is not None:
+        return way
     named = {name: row['distortion'] for name, row in load_split('glyphs/distortions.json').items() if name != 'about'}
     if given not in named:
-        raise ValueError(f'Glyphs: distortion={given!r} must be one of {", ".join(map(repr, named))}, or fields of '
-                         'Distortion')
+        raise ValueError(f'Glyphs: distortion={given!r} must be one of {", ".join(map(repr, named))}, a way of '
+                         "writing such as 'way-17', or fields of Distortion")
     return named[given]
 
 

@@ -32,8 +32,9 @@ def load(name: str, place: Path) -> Config:
     cfg = Config.fromfile(CONFIGS / f'{name}_vit-micro_glyphs-5way.py')
     cfg.merge_from_dict(dict(bank_folder=str(place / 'banks'), task_vectors=str(place / 'vectors.safetensors')))
     if 'task_images' in cfg:
-        cfg.task_images.sources[0].dataset.samples_per_class = 3
-        cfg.task_images.update(shot=2, num_draws=2, train_fraction=1.0)
+        letters = dict(type='Glyphs', split='train', samples_per_class=3, pipeline=[dict(type='PackInputs')])
+        cfg.task_images.update(sources=[dict(name='letters', dataset=letters)], n_way=2, shot=2, num_draws=2,
+                               train_fraction=1.0)
     cfg.work_dir = str(place / name)
     return cfg
 
@@ -130,6 +131,9 @@ def test_bad_input_is_refused(place: Path, tmp_path: Path) -> None:
         train(cfg)
     with pytest.raises(ValueError, match='fewer than shot=4'):
         extract_task_vectors(cfg, out=tmp_path / 'v.safetensors', shot=4, device='cpu')
+    cfg.task_images.n_way = 3
+    with pytest.raises(ValueError, match='from 2 to 2, the classes of the smallest task, got 3'):
+        extract_task_vectors(cfg, out=tmp_path / 'v.safetensors', device='cpu')
 
 
 def test_pictures_keep_clusters_apart() -> None:

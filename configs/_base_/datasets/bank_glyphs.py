@@ -1,16 +1,9 @@
-# LoRAs of printed letters, from bank_vit-micro_glyphs-5way.py, beside 16 support sets of each task.
+# LoRAs of printed letters, from bank_vit-micro_glyphs-5way.py, beside 16 support sets of each task: 5 of its letters,
+# since that is what a new task shows.
+_base_ = './hub/glyphs_ways.py'
 bank_folder = 'work_dirs/banks/bank_vit-micro_glyphs-5way'
 task_vectors = 'work_dirs/task_vectors/mean-feature_vit-micro_glyphs-5way.safetensors'
-task_images = dict(
-    sources=[
-        dict(
-            name='glyphs',
-            dataset=dict(type='Glyphs', split='train', samples_per_class=20, pipeline=[dict(type='PackInputs')]),
-        )
-    ],
-    shot=5,
-    num_draws=16,
-)
+task_images = dict(sources={{_base_.hub_sources}}, n_way=5, shot=5, num_draws=16)
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
