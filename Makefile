@@ -1,7 +1,7 @@
 # Needs python3, pip and make. Another interpreter: make quickstart PYTHON=python3.12
 # One test folder: make test TESTS=tests/test_ranks      Leave out the slow ones: make test PYTEST_ARGS='-m "not slow"'
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-clip quickstart-recycle test lint clean
+.PHONY: help quickstart quickstart-clip quickstart-recycle quickstart-generate test lint clean
 
 BOOT := $(or $(PYTHON),python3)
 READY := $(BOOT) requirements/environment.py $(if $(PYTHON),--exact)
@@ -14,6 +14,7 @@ help:
 	@echo 'make quickstart        install into .venv, then adapt a small pre-trained ViT to real handwritten digits'
 	@echo 'make quickstart-clip   install into .venv, then adapt a small CLIP to letters that it has not seen'
 	@echo 'make quickstart-recycle  install into .venv, then make one LoRA of many, for new letters and digits without tuning'
+	@echo 'make quickstart-generate install into .venv, then generate LoRAs for new letters and digits from a few images'
 	@echo 'make test              install into .venv, then run the test suite'
 	@echo 'make lint              check the style of the tree'
 	@echo 'make clean             remove the environments and build folders (work_dirs stays)'
@@ -30,6 +31,10 @@ quickstart-clip:
 quickstart-recycle:
 	@$(READY) lite,quickstart
 	@OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(VENV_PYTHON) tools/quickstart_recycle.py
+
+quickstart-generate:
+	@$(READY) lite,quickstart
+	@OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(VENV_PYTHON) tools/quickstart_generate.py
 
 # One thread a process: the suite runs in several processes, and small models gain nothing from more.
 test:

@@ -113,7 +113,7 @@ setup(
         'mmlora': [
             'py.typed',
             *(f'assets/*.{ending}' for ending in ('safetensors', 'md', 'json', 'txt')),
-            *('assets/hub_*/*.*', 'assets/hub_*/*/*'),
+            *('assets/hub_*/*.*', 'assets/hub_*/*/*', 'assets/banks_*/*.*', 'assets/banks_*/*/*'),
         ]
     },
     python_requires='>=3.10',

@@ -22,6 +22,18 @@ def hub(name: str) -> Path:
     return known[name]
 
 
+def folder(name: str) -> str:
+    """Return the absolute path of a folder of the package that is no hub, such as ``'banks_vit-micro_glyphs'``.
+
+    Raises:
+        FileNotFoundError: The package brings no folder of this name.
+    """
+    known = {entry.name: str(entry) for entry in files(__name__).iterdir() if entry.name.startswith('banks_')}
+    if name not in known:
+        raise FileNotFoundError(f'mmlora brings no folder {name!r}; choose from {", ".join(sorted(known)) or "none"}')
+    return known[name]
+
+
 def path(name: str) -> str:
     """Return the absolute path of weights of the package, or of another file that belongs to them.
 

@@ -38,7 +38,8 @@ class BankEpisodes(EpisodicDataset):
         self.task_labels: dict[str, list[int]] = {}
         for task in self.banks.tasks:
             numbers = task.about.get('class_ids') or []
-            if tuple(self.meta_classes[number] for number in numbers if number < len(self.meta_classes)) == task.classes:
+            numbered = [self.meta_classes[number] for number in numbers if number < len(self.meta_classes)]
+            if numbered == list(task.classes):
                 self.task_labels[task.name] = list(numbers)  # Several data sets may have classes of one name.
                 continue
             missing = [name for name in task.classes if name not in labels]

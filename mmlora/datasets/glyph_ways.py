@@ -1,4 +1,4 @@
-"""Ways of writing: numbered distortions of Glyphs, a family without end whose members differ in what they do to letters.
+"""Ways of writing: numbered distortions of Glyphs, a family without end whose members do different things to letters.
 
 A way is mostly one of four: turned, bent and moved, covered with noise, or faint; how much of each it is, is drawn by
 the number. Tasks in different ways need different features, and a few images show which way it is.
