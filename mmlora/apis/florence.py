@@ -116,7 +116,7 @@ def florence_task_vector(
     settle_variables(cfg)
     dataset = _training_images(cfg)
     model = load_detector(cfg, checkpoint)
-    record = dict(encoder=dict(type='FlorenceDetector'), base_sha256=model.base_sha256, shot=num_images)
+    record = dict(encoder=dict(type='DecoderStates'), base_sha256=model.base_sha256, shot=num_images)
     earlier = _earlier_vectors(out, record)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     count = min(num_images, len(dataset))

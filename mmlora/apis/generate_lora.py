@@ -1,6 +1,7 @@
 """A LoRA for a new task from a few labelled images. What ``tools/generate_lora.py`` calls."""
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..models.generators import LoRAGenerator
 from ..models.generators.functional import FrozenFeatures
 from ..models.generators.storage import storage_line
 from ..models.generators.support import support_loss
-from ..models.heads.prototype_head import class_means
+from ..models.heads.prototype_head import PrototypeHead
 from ..version import __version__
 from .generator_support import Support, build_viewer, read_support
 from .settle_generator import generator_prefix, settle_generator
@@ -38,6 +39,7 @@ class Generated:
         losses: Support loss of each sample.
         base_loss: That of the backbone without a LoRA.
         chosen: The sample that was written.
+        tied: The samples whose loss is no larger than that of the chosen one, itself among them.
         storage: What the generator takes to store, as a sentence.
     """
 
@@ -45,6 +47,7 @@ class Generated:
     losses: list[float]
     base_loss: float
     chosen: int
+    tied: list[int]
     storage: str
 
 
@@ -81,7 +84,8 @@ def load_generator(cfg: Config, checkpoint: str | os.PathLike) -> LoRAGenerator:
 
 @torch.no_grad()
 def sample_losses(
-    frozen: FrozenFeatures, support: Support, spec: LoRASpec, tensors: Mapping[str, Tensor], count: int
+    frozen: FrozenFeatures, support: Support, spec: LoRASpec, tensors: Mapping[str, Tensor], count: int,
+    head: PrototypeHead,
 ) -> list[float]:
     """Return the support loss of each of several LoRAs.
 
@@ -91,12 +95,19 @@ def sample_losses(
         spec: Of both factors.
         tensors: By key, ``(count, ...)``, or without the leading axis where all share them.
         count: Number of LoRAs.
+        head: Says how features are compared.
     """
     found = []
     for number in range(count):
         own = {key: value[number][None] if value.ndim == 3 else value[None] for key, value in tensors.items()}
-        found.append(float(support_loss(frozen(support.images, spec, own), support.labels)))
+        features = frozen(support.images, spec, own)
+        found.append(float(support_loss(features, support.labels, head.distance, head.temperature)))
     return found
+
+
+def head_of(cfg: Config) -> PrototypeHead:
+    """Return the head with which a generator has learned: that of its config, else nearness to class means."""
+    return MODELS.build(dict(cfg.model.get('head') or dict(type='PrototypeHead')))
 
 
 def generate_lora(
@@ -112,7 +123,8 @@ def generate_lora(
     """Generate a LoRA for the task that some labelled images show, and write it as an adapter folder.
 
     The folder holds the best of the samples, and as its head the class means of the support images: a linear layer
-    whose outputs differ from ``-||f - p_k||^2`` by what is the same for all classes.
+    that puts classes in the order of the head with which the generator has learned, by squared distances where it has
+    learned from a bank alone. Samples are compared by the same head; among equals the first is taken.
 
     Args:
         cfg: Config of the training of the generator; it is not changed.
@@ -127,7 +139,7 @@ def generate_lora(
 
     Raises:
         ValueError: The support is empty or of one class, the generator has no statistics or stands on other weights, or
-            an argument is out of range.
+            an argument is out of range. Or what is generated is not finite.
         FileNotFoundError: A file is missing.
     """
     if select not in SELECT:
@@ -139,17 +151,19 @@ def generate_lora(
                          f'config have {viewer.base_sha256}: give the backbone the weights of the bank')
     shown = read_support(support, viewer, cfg.get('support_pipeline'))
     generator.to(shown.images.device)
-    frozen = viewer.features
+    frozen, head = viewer.features, head_of(cfg)
     described = generator.task_encoder.describe(frozen, codec, shown.images, shown.labels)
     with torch.no_grad():
         draws = torch.Generator().manual_seed(seed)
         tensors = codec.tensors(generator.generate(described[None], num_samples, draws)[0])
-        losses = sample_losses(frozen, shown, spec, tensors, num_samples)
-        base_loss = float(support_loss(frozen(shown.images), shown.labels))
+        losses = sample_losses(frozen, shown, spec, tensors, num_samples, head)
+        if not all(map(math.isfinite, losses)):
+            raise ValueError(f'the samples of {checkpoint} have the support losses {losses}: the generator has diverged')
+        base_loss = float(support_loss(frozen(shown.images), shown.labels, head.distance, head.temperature))
         chosen = min(range(num_samples), key=losses.__getitem__) if select == 'support_loss' else 0
         own = {key: value[chosen] if value.ndim == 3 else value for key, value in tensors.items()}
         features = frozen(shown.images, spec, {key: value[None] for key, value in own.items()})
-        means = class_means(features, shown.labels, len(shown.classes))
+        linear = Head(*(value.cpu() for value in head.linear(features, shown.labels)))
     preparation = viewer.cfg.data_preprocessor
     record = dict(
         version=__version__,
@@ -157,17 +171,19 @@ def generate_lora(
         base=dict(sha256=viewer.base_sha256, name=pretrained_checkpoint(viewer.cfg.model.backbone.init_cfg)),
         normalization=dict(mean=list(preparation.get('mean') or [0, 0, 0]), std=list(preparation.get('std') or [1] * 3),
                            to_rgb=bool(preparation.get('to_rgb', False))),
-        generated=dict(generator=generator.about, checkpoint_sha256=_digest(checkpoint), seed=seed, select=select,
-                       num_samples=num_samples, chosen=chosen, support_images=len(shown.labels)),
+        generated=dict(generator=generator.about, checkpoint_sha256=file_digest(checkpoint), seed=seed, select=select,
+                       num_samples=num_samples, chosen=chosen, support_images=len(shown.labels),
+                       distance=head.distance, temperature=head.temperature),
         metrics=dict(support_loss=losses[chosen], support_loss_base=base_loss),
     )  # fmt: skip
-    head = Head((2 * means).cpu(), -means.square().sum(1).cpu())
     weights = spec.weights({key: value.cpu() for key, value in own.items()})
-    folder = write_lora_folder(out, weights, record, head, _card(record))
-    return Generated(folder, losses, base_loss, chosen, storage_line(generator, 0))
+    folder = write_lora_folder(out, weights, record, linear, _card(record))
+    tied = [number for number, loss in enumerate(losses) if loss <= losses[chosen]]
+    return Generated(folder, losses, base_loss, chosen, tied, storage_line(generator, 0))
 
 
-def _digest(path: str | os.PathLike) -> str | None:
+def file_digest(path: str | os.PathLike) -> str | None:
+    """Return the sha256 of a checkpoint, or None of one that is no file here."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else None
 
 

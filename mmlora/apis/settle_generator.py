@@ -4,7 +4,6 @@ mmengine builds the model before it reads any data, so both are put into the con
 """
 
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from ..io.lora_banks import LoRABanks
 from ..io.task_vectors import TaskVectors
+from ..models.generators.codec import read_document
 from .prepare import stock_name
 from .settle import adapted_backbones
 
-DOCUMENT = 'codec.document'
+DOCUMENT, WIDTH = 'codec.document', 'scaler.mean'
 BANK_DATA = ('LoRABankDataset', 'BankEpisodes')
 
 
@@ -59,18 +59,19 @@ def generator_prefix(state: Mapping[str, Tensor]) -> str:
         ValueError: It holds no generator with its statistics.
     """
     for prefix in ('', 'generator.'):
-        if prefix + DOCUMENT in state:
+        if prefix + DOCUMENT in state and prefix + WIDTH in state:
             return prefix
-    raise ValueError(f'the checkpoint has no {DOCUMENT!r}: it holds no generator of LoRAs, or one without its '
+    missing = WIDTH if any(name.endswith(DOCUMENT) for name in state) else DOCUMENT
+    raise ValueError(f'the checkpoint has no {missing!r}: it holds no generator of LoRAs, or one without its '
                      'statistics, which cannot generate. Give a checkpoint that tools/train.py wrote; it has '
                      f'{sorted(state)[:3]} ...')
 
 
 def _of_state(state: Mapping[str, Tensor]) -> dict[str, Any]:
     prefix = generator_prefix(state)
-    document = json.loads(bytes(state[prefix + DOCUMENT].tolist()).decode())
+    document = read_document(state[prefix + DOCUMENT])
     bank = state.get(f'{prefix}bank')
-    return dict(spec=document.pop('spec'), codec=document, description_dim=len(state[f'{prefix}scaler.mean']),
+    return dict(spec=document.pop('spec'), codec=document, description_dim=len(state[prefix + WIDTH]),
                 num_tasks=None if bank is None else len(bank))
 
 
@@ -84,7 +85,7 @@ def _of_data(cfg: Config, node: Mapping[str, Any]) -> dict[str, Any]:
     if data.get('task_vectors'):
         described = TaskVectors.open(data['task_vectors'])
         encoder = (node.get('task_encoder') or dict(type='MeanFeature'))['type'].rpartition('.')[2]
-        given = described.record.get('encoder', {}).get('type')
+        given = described.encoder
         if given != encoder:
             raise ValueError(f'the task vectors of {data["task_vectors"]} were made by {given}, the generator has '
                              f'task_encoder {encoder}: extract them with the config of the generator')

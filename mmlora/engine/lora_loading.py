@@ -1,22 +1,24 @@
-"""A LoRA from a folder in a model whose backbone is adapted, over the frozen weights that its config names."""
+"""A LoRA from a folder, with its head, in a model whose backbone is adapted, over the weights that its config names."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
 from ..adapters import adapter_modules, adapter_parameter_names
 from ..io.lora_checkpoint import LORA
-from ..ranks import weights_sha256
+from ..models.pretrained import HEADS
+from .base_weights import base_sha256
 
 
 def complete_lora(model: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a whole state dict of a model: its own, with the factors of a checkpoint of a folder.
+    """Return a state dict of a model: its frozen weights, with the factors and the head of a checkpoint of a folder.
 
-    The backbone takes its frozen weights by ``init_cfg`` first, which a test does not do by itself.
+    The backbone takes its frozen weights by ``init_cfg`` first, which a test does not do by itself. Where the model has
+    another head than a linear one, or the folder has none, the head is missing in what is returned, which a test
+    refuses; a ``PrototypeHead`` has no weights and misses none.
 
     Args:
         model: Its ``backbone`` is adapted.
@@ -44,10 +46,14 @@ def complete_lora(model: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, 
             if not math.isclose(scaling, given, rel_tol=1e-6):
                 raise ValueError(f'{where} has the scaling {given} in {name}, the config gives {scaling}: set '
                                  f'lora_scaling={given}')
-    frozen = {name: torch.atleast_1d(value.float()) for name, value in state.items() if name not in own}
-    digest = weights_sha256(frozen)
+    digest = base_sha256(backbone)
     if about['sha256'] not in (None, digest):
         raise ValueError(f'{where} stands on weights with the sha256 {about["sha256"]}, those of the config have '
                          f"{digest}: give the backbone init_cfg=dict(type='Pretrained', checkpoint=...) with the "
                          'weights of the LoRA')
-    return {**model.state_dict(), **{f'backbone.{name}': value for name, value in factors.items()}}
+    # What lies outside of the backbone and learns is the folder's or nobody's: the model's own was drawn at random.
+    others = {name for name, _ in model.named_parameters() if not name.startswith('backbone.')}
+    head = {f'{place}.{name}': value for name, value in (about['head'] or {}).items() for place in HEADS}
+    return {**{name: value for name, value in model.state_dict().items() if name not in others},
+            **{f'backbone.{name}': value for name, value in factors.items()},
+            **{name: value for name, value in head.items() if name in others}}

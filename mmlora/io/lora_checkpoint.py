@@ -9,7 +9,7 @@ from .json_object import read_object
 from .lora_folder import CONFIG, DAMAGED, FORMAT, RECORD, read_lora_folder
 
 LORA = 'mmlora_lora'
-"""Key under which such a checkpoint says where it is from, the hash of the frozen weights, and the scalings."""
+"""Key under which a checkpoint says where it is from, the hash of the frozen weights, the scalings, and the head."""
 
 
 def is_lora_folder(path: str | os.PathLike) -> bool:
@@ -28,5 +28,6 @@ def lora_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     found = read_lora_folder(path)
     scalings = {f'{site}.{part}' if part else site: pair.scaling for (site, part), pair in found.weights.items()}
-    about = dict(folder=str(found.path), sha256=(found.record.get('base') or {}).get('sha256'), scalings=scalings)
+    about = dict(folder=str(found.path), sha256=(found.record.get('base') or {}).get('sha256'), scalings=scalings,
+                 head=found.head and found.head._asdict())
     return dict(state_dict=lora_tensors(found.weights), meta={}, **{LORA: about})

@@ -132,7 +132,7 @@ def _denormalised(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     entries = {key: value for key, value in content.items() if key != 'data'}
     tensors, start = {}, 0
     for key, about in sorted(entries.items()):
-        if not isinstance(about, Mapping) or set(about) < _FIELDS:
+        if not isinstance(about, Mapping) or not _FIELDS <= set(about):
             raise ValueError(f'{path}: {key} has no mean, std, length and shape')
         shape, length = tuple(about['shape']), int(about['length'])
         if math.prod(shape) != length:

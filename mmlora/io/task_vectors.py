@@ -33,6 +33,11 @@ class TaskVectors:
     vectors: Mapping[str, Tensor]
     record: Mapping[str, Any]
 
+    @property
+    def encoder(self) -> str:
+        """Name of the task encoder that made them."""
+        return str((self.record.get('encoder') or {}).get('type'))
+
     @classmethod
     def open(cls, path: str | os.PathLike) -> 'TaskVectors':
         """Read a file.
@@ -52,7 +57,8 @@ class TaskVectors:
             record = json.loads(about.get('record', 'null'))
         except (SafetensorError, ValueError) as error:
             raise ValueError(f'{path} is damaged: {error}. Extract the task vectors again') from error
-        if about.get('format') != FORMAT or not isinstance(record, dict):
+        if about.get('format') != FORMAT or not isinstance(record, dict) or not isinstance(
+                record.get('encoder', {}), dict):
             raise ValueError(f'{path} has format={about.get("format")!r}, where {FORMAT!r} is expected')
         return cls(check_vectors(vectors, str(path)), record)
 

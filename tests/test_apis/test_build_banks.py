@@ -19,6 +19,7 @@ from mmlora.apis.build_banks import build_banks, settle_banks
 from mmlora.apis.hub_heads import left_out_scores
 from mmlora.apis.hub_members import build_frozen
 from mmlora.apis.hub_tasks import HubImages, build_sources, draw_task, load_images
+from mmlora.engine.hooks import lora_bank_hook
 from mmlora.io.lora_banks import LoRABanks
 from mmlora.io.published_banks import published_epochs, read_published_checkpoint
 from mmlora.models.backbones.skeleton import Skeleton
@@ -84,7 +85,7 @@ def test_banks_are_built_go_on_and_compute_what_they_say(cfg, tmp_path, monkeypa
         build_banks(cfg, tmp_path / 'a')
 
 
-def test_a_run_adds_to_the_banks_of_a_hub(cfg, tmp_path, root, world, quick):  # noqa: F811
+def test_a_run_adds_to_the_banks_of_a_hub(cfg, tmp_path, root, world, quick, monkeypatch):  # noqa: F811
     """The A of the run is that of the hub, bit for bit, and so is the hash of the frozen weights."""
     banks = build_banks(cfg, tmp_path / 'banks', num_tasks=1).banks
     run = Config.fromfile(root / 'tests' / 'data' / 'configs' / 'tiny_vit.py')
@@ -99,7 +100,10 @@ def test_a_run_adds_to_the_banks_of_a_hub(cfg, tmp_path, root, world, quick):  #
         run[name].dataset = dict(cfg.hub_sources[0].dataset)
     hook = dict(type='LoRABankHook', folder=str(tmp_path / 'banks'), task='run', start=2, max_keep=1)
     run.merge_from_dict(dict(custom_hooks=[hook], work_dir=str(tmp_path / 'run')))
+    waited = []
+    monkeypatch.setattr(lora_bank_hook, 'barrier', lambda: waited.append(1))
     runner = train(run)
+    assert waited  # Though the banks are there: another process may have made them since.
     added = LoRABanks.open(tmp_path / 'banks')
     assert [task.name for task in added.tasks] == ['00000', 'run'] and len(added.task('run').checkpoints) == 1
     assert added.task('run').classes == tuple(f'c{i}' for i in range(6)) and added.task('run').checkpoints[0].step > 5
@@ -192,6 +196,11 @@ def test_published_banks_are_taken_over(golden, tmp_path, capsys):
             torch.testing.assert_close(value, raw, rtol=0, atol=1e-6)
     path = tmp_path / 'dog' / '50' / 'normalized_adapter_model_50.pth'
     content = torch.load(path, weights_only=True)
+    key = next(iter(key for key in content if key != 'data'))
+    lacking = {field: value for field, value in content[key].items() if field != 'mean'}
+    torch.save({**content, key: {**lacking, 'max': 1.0}}, path)
+    with pytest.raises(ValueError, match='has no mean, std, length and shape'):
+        read_published_checkpoint(path)
     for data, message in ((content['data'][:-1], 'too few for .*blocks.2.attn.q_proj.lora_B'),
                           (torch.cat([content['data'], torch.ones(1)]), 'has 109 values, .* names 108'),
                           (content['data'] * float('nan'), 'not finite')):
@@ -204,7 +213,7 @@ def test_published_banks_are_taken_over(golden, tmp_path, capsys):
                                   'clip-vit-base-p16_mix'])
 def test_configs_of_banks_can_be_built(root, name):
     cfg, plan, bank = settle_banks(Config.fromfile(root / 'configs' / 'icm_lora' / f'bank_{name}-5way.py'))
-    assert plan.shared_a and plan.num_loras == 200 and bank.count(cfg.train_cfg.max_epochs) >= 2
+    assert plan.shared_a and plan.num_loras == {'vit-micro_glyphs': 48}.get(name, 200) and bank.count(cfg.train_cfg.max_epochs) >= 2
     with Skeleton():
         backbone = MODELS.build(cfg.model.backbone)
     fresh = module.fresh_lora(backbone, module.hub_recipe(cfg, plan), None)  # A shared A asks for no task.

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from tiny import quick_runs
+from tiny import call_tool, quick_runs
 
 from mmlora.adapters import draw_lora
 from mmlora.adapters.lora_spec import LoRASpec, lora_tensors
@@ -18,10 +18,13 @@ from mmlora.apis.generate_lora import generate_lora, load_generator
 from mmlora.apis.generator_support import build_viewer, list_support
 from mmlora.apis.vector_picture import pca_plane, tsne_plane
 from mmlora.datasets import Glyphs
+from mmlora.engine.hooks.strict_load_hook import compare_keys
 from mmlora.engine.lora_loading import complete_lora
 from mmlora.io.checkpoint import load_checkpoint
 from mmlora.io.lora_banks import LoRABanks
 from mmlora.io.lora_folder import read_lora_folder
+from mmlora.io.task_vectors import TaskVectors
+from mmlora.models.generators import LoRACodec
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'icm_lora'
 TASKS = {'00000': (0, 1), '00001': (5, 9), '00002': (1, 7)}
@@ -56,16 +59,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             own = {key: 0.01 * torch.randn(entry.shape, generator=draw) for key, entry in zip(
                 banks.spec.keys, banks.spec.entries, strict=True)}
             banks.add(task, own, step, 50.0 + step, classes=[names[c] for c in classes], class_ids=list(classes))
-    for label in (0, 3):
-        (place / 'support' / f'letter{label}').mkdir(parents=True)
+    for folder, label in (('support', 0), ('support', 3), ('other', 8), ('other', 11)):
+        (place / folder / f'letter{label}').mkdir(parents=True)
         for number in range(SUPPORT // 2):
-            cv2.imwrite(str(place / 'support' / f'letter{label}' / f'{number}.png'), glyphs[3 * label + number]['img'])
+            cv2.imwrite(str(place / folder / f'letter{label}' / f'{number}.png'), glyphs[3 * label + number]['img'])
     extract_task_vectors(cfg, device='cpu')
     return place
 
 
 @pytest.mark.parametrize(('name', 'changes', 'samples'), [
-    ('pca-ridge', {}, 2), ('retrieval-nearest', {}, 1), ('conv-cvae-small', dict(max_epochs=1), 2),
+    ('pca-ridge', {}, 2), ('retrieval-nearest', {}, 1), ('retrieval-nearest-noise', {}, 2),
+    ('conv-cvae', dict(max_epochs=1), 2), ('cond-prior-cvae', dict(max_epochs=1), 2),
+    ('layer-hyper-net', dict(max_epochs=1), 1),
 ])  # fmt: skip
 def test_a_generator_is_trained_and_gives_an_adapter(place: Path, name: str, changes: dict, samples: int) -> None:
     cfg = load(name, place)
@@ -79,9 +84,13 @@ def test_a_generator_is_trained_and_gives_an_adapter(place: Path, name: str, cha
     assert len(found.losses) == samples and found.chosen == min(range(samples), key=found.losses.__getitem__)
     assert folder.record['generated']['seed'] == 0 and folder.record['classes'] == ['letter0', 'letter3']
     assert tuple(folder.head.weight.shape) == (2, 96) and 'sha256' in (out / 'README.md').read_text()
-    # What is generated follows the task: it is the same again, and another for other images.
     again = generate_lora(cfg, checkpoint, place / 'support', place / 'again', samples, device='cpu')
-    assert again.losses == found.losses
+    assert again.losses == found.losses and len(set(found.losses)) == samples
+    assert found.tied == [found.chosen]
+    if name in ('pca-ridge', 'conv-cvae'):  # What is generated follows the images.
+        other = generate_lora(cfg, checkpoint, place / 'other', place / 'again', device='cpu')
+        assert any(not torch.equal(pair.b, folder.weights[key].b)
+                   for key, pair in read_lora_folder(other.folder).weights.items())
     if name == 'retrieval-nearest':
         vectors = torch.cat([LoRABanks.open(place / 'banks').vectors(task)[:1] for task in TASKS])
         spec = LoRABanks.open(place / 'banks').spec
@@ -104,9 +113,73 @@ def test_the_folder_loads_for_tests(place: Path) -> None:
         other = MODELS.build({**cfg.model, 'backbone': {**cfg.model.backbone, **changes}})
         with pytest.raises(ValueError, match=said):
             complete_lora(other, checkpoint)
+    # A linear head is that of the folder; one of another size is nobody's, and a test refuses it.
+    for classes, missing in ((2, set()), (3, {'head.fc.weight', 'head.fc.bias'})):
+        linear = dict(type='LinearClsHead', num_classes=classes, in_channels=96)
+        other = MODELS.build(dict(type='ImageClassifier', backbone=cfg.model.backbone, head=linear))
+        report = compare_keys(other, complete_lora(other, checkpoint))
+        assert set(report.keys()) == missing
+    head = read_lora_folder(place / 'retrieval-mean-adapter').head
+    assert torch.equal(complete_lora(other, checkpoint)['head.fc.weight'], head.weight)
     bare = {key: value for key, value in cfg.model.backbone.backbone.items() if key != 'init_cfg'}
     with pytest.raises(ValueError, match='stands on weights'):
         complete_lora(MODELS.build({**cfg.model, 'backbone': {**cfg.model.backbone, 'backbone': bare}}), checkpoint)
+
+
+@pytest.mark.parametrize('name', ['layer-hyper-net-both', 'layer-hyper-net-episodic'])
+def test_training_end_to_end_gives_an_adapter(place: Path, name: str) -> None:
+    cfg = load(name, place)
+    letters = dict(type='Glyphs', split='train', samples_per_class=3, pipeline=[dict(type='PackInputs')])
+    cfg.train_dataloader.dataset.dataset = letters
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.batch_sampler.update(n_way=2, n_shot=2, n_query=1, p_interpolate=float('episodic' in name))
+    cfg.custom_hooks[1].num_episodes = 2
+    cfg.train_cfg.max_iters = cfg.default_hooks.checkpoint.interval = 2
+    with quick_runs():
+        train(cfg)
+    checkpoint, sha256 = place / name / 'iter_2.pth', build_viewer(cfg, 'cpu').base_sha256
+    # The generator knows its base, with a bank or without, and compares as its head does.
+    assert load_generator(cfg, checkpoint).spec.base_sha256 == sha256
+    found = generate_lora(cfg, checkpoint, place / 'support', place / f'{name}-adapter', device='cpu')
+    folder = read_lora_folder(found.folder)
+    assert folder.record['generated']['distance'] == 'cosine' and folder.record['generated']['temperature'] == 0.1
+    assert not folder.head.bias.any() and found.base_loss < 20  # Squared distances make it some hundreds.
+    torch.testing.assert_close(folder.head.weight.norm(dim=1), torch.full((2,), 10.0))
+    if name.endswith('both'):
+        index = place / 'banks' / 'index.json'
+        text = index.read_text()
+        try:
+            index.write_text(text.replace(sha256, 64 * '0'))
+            with quick_runs(), pytest.raises(ValueError, match='stands on weights with the sha256 0000'):
+                train(cfg)
+        finally:
+            index.write_text(text)
+
+
+def test_equal_samples_are_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    test_a_generator_is_trained_and_gives_an_adapter(place, 'retrieval-nearest-noise', {}, 2)
+    cfg = load('retrieval-nearest-noise', place)
+    cfg.dump(tmp_path / 'cfg.py')
+    command = ['generate_lora', tmp_path / 'cfg.py', place / 'retrieval-nearest-noise' / 'epoch_1.pth', '--out',
+               tmp_path / 'out', '--device', 'cpu']
+    alike = ['--support', place / 'support', '--num-samples', 2, '--cfg-options', 'model.noise_std=1e-30']
+    assert call_tool(*command, *alike) == 0
+    assert 'sample 0; 2 samples have its loss, [0, 1]' in capsys.readouterr().out
+    # From a file of vectors the LoRA is that of the nearest task, the task itself.
+    vectors = place / 'vectors.safetensors'
+    assert call_tool(*command, '--task-vectors', vectors, '--task', '00001') == 0
+    banks, folder = LoRABanks.open(place / 'banks'), read_lora_folder(tmp_path / 'out')
+    own = lora_tensors(folder.weights)
+    torch.testing.assert_close(torch.cat([own[key].flatten() for key in banks.spec.keys]), banks.vectors('00001')[0])
+    assert folder.head is None and folder.record['generated']['task'] == '00001'
+    assert call_tool(*command, '--task-vectors', vectors, '--task', 'x') == 2
+    assert "no task 'x'" in capsys.readouterr().err
+    described = TaskVectors.open(vectors)
+    for change, said in ((dict(encoder=dict(type='PrototypeStats')), 'made by PrototypeStats'),
+                         (dict(base_sha256='abc'), 'seen by abc')):
+        TaskVectors(described.vectors, {**described.record, **change}).write(tmp_path / 'v.safetensors')
+        assert call_tool(*command, '--task-vectors', tmp_path / 'v.safetensors', '--task', '00001') == 2
+        assert said in capsys.readouterr().err
 
 
 def test_bad_input_is_refused(place: Path, tmp_path: Path) -> None:
@@ -120,10 +193,14 @@ def test_bad_input_is_refused(place: Path, tmp_path: Path) -> None:
                              ('no', FileNotFoundError, 'does not exist')):
         with pytest.raises(kind, match=said):
             list_support(tmp_path / name)
-    torch.save(dict(state_dict={'vae.weight': torch.zeros(1)}), tmp_path / 'plain.pth')
     cfg = load('pca-ridge', place)
-    with pytest.raises(ValueError, match='without its statistics'):
-        load_generator(cfg, tmp_path / 'plain.pth')
+    document = LoRACodec(LoRABanks.open(place / 'banks').full_spec).document
+    for state, said in (({'vae.weight': torch.zeros(1)}, "no 'codec.document'.*without its statistics"),
+                        ({'codec.document': document}, "no 'scaler.mean'.*without its statistics"),
+                        ({'codec.document': document[:9], 'scaler.mean': torch.zeros(2)}, 'is damaged')):
+        torch.save(dict(state_dict=state), tmp_path / 'plain.pth')
+        with pytest.raises(ValueError, match=said):
+            load_generator(cfg, tmp_path / 'plain.pth')
     with pytest.raises(ValueError, match='select'):
         generate_lora(cfg, tmp_path / 'plain.pth', place / 'support', tmp_path / 'out', select='best')
     cfg.model.task_encoder = dict(type='PrototypeStats')

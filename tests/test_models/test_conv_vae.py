@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.optim import CosineAnnealingLR
 
+from mmlora.models.florence.task_vector import mean_state
 from mmlora.models.generators.conv_vae import ConvVAE, draw_latent, kl_divergence, reconstruction_error
-from mmlora.models.generators.task_vectors import mean_of_steps
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'data' / 'golden' / 'icm_lora'
 SHAPES = json.loads((GOLDEN / 'shapes.json').read_text())
@@ -117,7 +117,8 @@ def test_learning_rate_is_as_published() -> None:
 
 def test_task_vector_is_as_published() -> None:
     golden = arrays('task_vector')
-    torch.testing.assert_close(mean_of_steps(golden['hidden_states']), golden['task_vector_reference'])
+    states = golden['hidden_states']  # (steps of all images, beams, 1, D)
+    torch.testing.assert_close(mean_state(states[:, :, -1]), golden['task_vector_reference'], rtol=1e-6, atol=1e-7)
 
 
 def test_divergence_of_two_normal_distributions() -> None:
@@ -140,6 +141,8 @@ def test_bad_batches_are_refused() -> None:
     net = ConvVAE(8, 2, 0, (2, 2, 2))
     with pytest.raises(ValueError, match='batches of at least 2'):
         net.encode(torch.zeros(1, 8))
+    with pytest.raises(ValueError, match='drop_last'):
+        net.decode(torch.zeros(1, 2))
     with pytest.raises(ValueError, match='must be'):
         net.encode(torch.zeros(2, 9))
     with pytest.raises(ValueError, match='broadcast'):

@@ -165,6 +165,9 @@ def test_storage_says_from_how_many_on() -> None:
     (RetrievalGenerator, dict(), 'num_tasks'), (RetrievalGenerator, dict(num_tasks=2, noise_std=0), 'noise_std'),
     (PCARidge, dict(task_encoder=dict(type='SetEncoder', feature_dim=WIDTH // 2)), 'cannot learn'),
     (LayerHyperNet, dict(task_encoder=dict(type='SetEncoder', feature_dim=4)), 'feature_dim=4'),
+    (LayerHyperNet, dict(hidden_dim=0), 'hidden_dim'), (ConditionalPriorCVAE, dict(prior_dim=2.5), 'prior_dim'),
+    (LayerHyperNet, dict(task_encoder=dict(type='SupportGradient', distance='far')), 'far'),
+    (LayerHyperNet, dict(task_encoder=dict(type='SetEncoder', feature_dim=3, out_dim=0)), 'out_dim'),
     (LayerHyperNet, dict(codec=dict(normalise='none')), 'normalise'),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(kind: type, arguments: dict, said: str) -> None:

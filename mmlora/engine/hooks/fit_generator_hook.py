@@ -11,13 +11,15 @@ from ...models.generators import EpisodicGenerator, LoRAGenerator
 from ...models.generators.storage import storage_line
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
+from ..base_weights import base_sha256
 
 
 @register(HOOKS)
 class FitGeneratorHook(Hook):
     """Fit codec and conditions, and generators of closed form as a whole; then log what all take to store.
 
-    The weights are loaded by then. A run that is resumed has it behind it. All processes see the same data.
+    The weights are loaded by then. A run that is resumed has it behind it. All processes see the same data. A generator
+    that learns through a backbone is bound to its weights: LoRAs of a bank must stand on them.
 
     Args:
         num_episodes: With an ``EpisodicGenerator``: support sets over which conditions are standardised, at least 2.
@@ -38,6 +40,7 @@ class FitGeneratorHook(Hook):
 
         Raises:
             TypeError: The model is no generator, or the training data do not fit it.
+            ValueError: The LoRAs of the bank stand on other weights than those of the backbone.
         """
         model, loader = unwrap_model(runner.model), runner.train_dataloader
         if not isinstance(model, LoRAGenerator | EpisodicGenerator):
@@ -45,6 +48,7 @@ class FitGeneratorHook(Hook):
         dataset = loader.dataset
         if not runner._resume:
             if isinstance(model, EpisodicGenerator):
+                model.generator.codec.bind(base_sha256(model.backbone))
                 bank = dataset.bank_data() if hasattr(dataset, 'bank_data') else {}
                 model.fit_bank(**bank)
                 model.fit_conditions([_support(runner, number) for number in range(self.num_episodes)])

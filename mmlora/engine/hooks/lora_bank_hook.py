@@ -9,13 +9,13 @@ from mmengine.dist import barrier, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from ...adapters import adapter_tensor_names, read_lora
+from ...adapters import read_lora
 from ...adapters.lora_spec import LoRASpec, lora_tensors
 from ...io.lora_banks import INDEX, RULES, LoRABanks
 from ...io.lora_folder import Head
-from ...ranks import weights_sha256
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
+from ..base_weights import base_sha256
 
 
 @register(HOOKS)
@@ -73,13 +73,11 @@ class LoRABankHook(Hook):
                              'val_dataloader, val_cfg and val_evaluator')
         backbone = _backbone(runner)
         weights = read_lora(backbone)
-        spec = LoRASpec.of_weights(weights, _base_sha256(backbone))
+        spec = LoRASpec.of_weights(weights, base_sha256(backbone))
         self.task = self.task or Path(runner.work_dir).resolve().name
-        if not (self.folder / INDEX).is_file():
-            keys = spec.only('A').keys if _a_is_frozen(backbone) else ()
-            shared = {key: value for key, value in lora_tensors(weights).items() if key in keys}
-            self._create(spec, shared)
-            barrier()
+        keys = spec.only('A').keys if _a_is_frozen(backbone) else ()
+        self._create(spec, {key: value for key, value in lora_tensors(weights).items() if key in keys})
+        barrier()  # Of all processes, whether or not they find the banks made already.
         self.banks = LoRABanks.open(self.folder)
         self.banks.full_spec.check_same(spec, 'the model of this run')
         self.banks.check_shared(lora_tensors(weights), 'the model of this run')
@@ -108,7 +106,8 @@ class LoRABankHook(Hook):
 
     @master_only
     def _create(self, spec: LoRASpec, shared: dict[str, torch.Tensor]) -> None:
-        LoRABanks.create(self.folder, spec, 'B' if shared else 'AB', shared, self.metric, self.rule)
+        if not (self.folder / INDEX).is_file():
+            LoRABanks.create(self.folder, spec, 'B' if shared else 'AB', shared, self.metric, self.rule)
 
     @master_only
     def _add(self, runner: Runner, metric: float) -> None:
@@ -120,13 +119,6 @@ class LoRABankHook(Hook):
 def _backbone(runner: Runner) -> nn.Module:
     model = unwrap_model(runner.model)
     return getattr(model, 'backbone', model)
-
-
-def _base_sha256(backbone: nn.Module) -> str:
-    """Return the hash of the frozen weights, as a hub has it."""
-    own = adapter_tensor_names(backbone)
-    return weights_sha256({name: torch.atleast_1d(value.float()) for name, value in backbone.state_dict().items()
-                           if name not in own})
 
 
 def _a_is_frozen(backbone: nn.Module) -> bool:

@@ -6,11 +6,12 @@ from .conv_cvae import ConditionalPriorCVAE, ConvCVAE
 from .episodic import EpisodicGenerator
 from .generator import LoRAGenerator
 from .layer_hyper_net import LayerHyperNet
-from .task_vectors import MeanFeature, PrototypeStats, SetEncoder, SupportGradient, TaskEncoder
+from .task_vectors import DecoderStates, MeanFeature, PrototypeStats, SetEncoder, SupportGradient, TaskEncoder
 
 __all__ = [
     'ConditionalPriorCVAE',
     'ConvCVAE',
+    'DecoderStates',
     'EpisodicGenerator',
     'LayerHyperNet',
     'LoRACodec',

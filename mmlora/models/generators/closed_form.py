@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...registry import MODELS, register
 from .generator import LoRAGenerator
+from .sizes import check_sizes
 
 
 def ridge_regression(inputs: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
@@ -96,8 +97,7 @@ class PCARidge(ClosedFormGenerator):
 
     def __init__(self, num_components: int = 32, ridge: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(num_components, bool) or not isinstance(num_components, int) or num_components < 1:
-            raise ValueError(f'num_components must be a whole number of at least 1, got {num_components!r}')
+        check_sizes(num_components=num_components)
         if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not ridge > 0:
             raise ValueError(f'ridge must be a number above 0, got {ridge!r}')
         self.num_components, self.ridge = num_components, float(ridge)
@@ -178,9 +178,7 @@ class RetrievalGenerator(ClosedFormGenerator):
         super().__init__(**kwargs)
         if mode not in RETRIEVALS:
             raise ValueError(f'mode={mode!r} must be one of {", ".join(RETRIEVALS)}')
-        for name, value in dict(num_tasks=num_tasks, k=k).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
+        check_sizes(num_tasks=num_tasks, k=k)
         for name, value in dict(temperature=temperature, noise_std=noise_std).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f'{name} must be a number above 0, got {value!r}')

@@ -15,6 +15,7 @@ LoRA of the same task. Deviations:
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ STD_FLOOR = 1e-8
 
 FACTORS = ('AB', 'B')
 CANONICAL = (None, 'svd')
+_DIGEST = len('""') + 64
+"""Characters of a sha256 in JSON."""
 
 
 def canonical_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,8 +136,7 @@ class LoRACodec(nn.Module):
         size = self.spec.length if normalise == 'bank_element' else len(self.spec.entries)
         shared = 0 if factors == 'AB' else spec.length - self.spec.length
         document = dict(spec=spec.to_document(), normalise=normalise, factors=factors, canonical=canonical)
-        text = json.dumps(document, sort_keys=True).encode()
-        self.register_buffer('document', torch.tensor(list(text), dtype=torch.uint8))
+        self.register_buffer('document', _write_document(document))
         self.register_buffer('mean', torch.zeros(size))
         self.register_buffer('std', torch.zeros(size))
         self.register_buffer('shared', torch.zeros(shared))
@@ -153,10 +155,25 @@ class LoRACodec(nn.Module):
             ValueError: The state has no codec, or it is damaged.
         """
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        document = _read_document(own.get('document'))
+        document = read_document(own.get('document'))
         codec = cls(LoRASpec.from_document(document.pop('spec')), **document)
         codec.load_state_dict({key: value for key, value in own.items() if key in codec.state_dict()})
         return codec
+
+    def bind(self, base_sha256: str) -> None:
+        """Say on which weights the LoRAs stand.
+
+        Raises:
+            ValueError: They stand on others already.
+        """
+        bound = replace(self.full_spec, base_sha256=base_sha256)
+        bound.check_same(self.full_spec, 'what the generator was made for')
+        self._take(bound)
+        document = dict(read_document(self.document), spec=bound.to_document())
+        self.document = _write_document(document).to(self.document.device)
+
+    def _take(self, spec: LoRASpec) -> None:
+        self.full_spec, self.spec = spec, spec if self.factors == 'AB' else spec.only('B')
 
     @property
     def fitted(self) -> bool:
@@ -285,12 +302,14 @@ class LoRACodec(nn.Module):
         if missing:
             raise ValueError(f'the file has no {prefix}{missing[0]}: it was saved without the statistics of the LoRAs, '
                              'and cannot generate. Save the whole state of the generator')
-        document = _read_document(state_dict[f'{prefix}document'])
-        self.full_spec.check_same(LoRASpec.from_document(document['spec']), 'the LoRA of the file')
+        document = read_document(state_dict[f'{prefix}document'])
+        spec = LoRASpec.from_document(document['spec'])
+        self.full_spec.check_same(spec, 'the LoRA of the file')
         for name in ('normalise', 'factors', 'canonical'):
             if document.get(name) != getattr(self, name):
                 raise ValueError(f'the file was fitted with {name}={document.get(name)!r}, this codec has '
                                  f'{getattr(self, name)!r}')
+        self._take(spec)
         self.document = state_dict[f'{prefix}document'].to(self.document.device, copy=True)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -306,7 +325,19 @@ def _check_finite(vectors: Tensor, what: str) -> None:
         raise ValueError(f'{what}: {bad} of {vectors.numel()} values are not finite, as of a training that diverged')
 
 
-def _read_document(document: Tensor | None) -> dict[str, Any]:
+def _write_document(document: Mapping[str, Any]) -> Tensor:
+    text = json.dumps(document, sort_keys=True)
+    if document['spec']['base_sha256'] is None:  # One length, bound or not: averaged copies of a model must fit it.
+        text += ' ' * (_DIGEST - len('null'))
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def read_document(document: Tensor | None) -> dict[str, Any]:
+    """Return what the buffer ``document`` of a codec says: its arguments, as plain data.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
     if document is None:
         raise ValueError('the state has no codec: it lacks "document", which says what the vectors mean')
     try:

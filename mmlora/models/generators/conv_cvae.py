@@ -10,6 +10,7 @@ from torch import Tensor
 from ...registry import MODELS, register
 from .conv_vae import CHANNELS, ConvVAE, draw_latent, kl_divergence, reconstruction_error
 from .generator import LoRAGenerator
+from .sizes import check_sizes
 
 
 @register(MODELS)
@@ -81,10 +82,14 @@ class ConditionalPriorCVAE(ConvCVAE):
     Args:
         prior_dim: Width of the network of the prior.
         **kwargs: Of :class:`ConvCVAE`.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(self, prior_dim: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_sizes(prior_dim=prior_dim)
         self.prior_net = nn.Sequential(
             nn.Linear(self.condition_dim, prior_dim), nn.GELU(), nn.Linear(prior_dim, 2 * self.latent_dim))
         nn.init.zeros_(self.prior_net[-1].weight)  # It begins as N(0, I).

@@ -127,17 +127,26 @@ class ConvVAE(nn.Module):
         Raises:
             ValueError: The vectors have another length, or batch statistics would be of one number.
         """
-        if self.training and self.norm == 'batch' and len(vectors) * self.last_length < 2:
-            raise ValueError("norm='batch' has no statistics of a single vector of this length: train on batches of "
-                             "at least 2, or set norm='group'")
+        self._check_batch(vectors)
         hidden = self.to_latent(self.encoder(self.pad(vectors)[:, None]).flatten(1))
         joined = _join(hidden, condition)
         return self.fc_mu(joined), self.fc_var(joined)
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return padded vectors, ``(B, Lp)``, of latents ``(B, D)`` and conditions ``(B, C)``."""
+        """Return padded vectors, ``(B, Lp)``, of latents ``(B, D)`` and conditions ``(B, C)``.
+
+        Raises:
+            ValueError: Batch statistics would be of one number.
+        """
+        self._check_batch(z)
         hidden = self.to_decode(_join(z, condition))
         return self.final_layer(self.decoder(hidden.unflatten(1, (-1, self.last_length))))[:, 0]
+
+    def _check_batch(self, batch: Tensor) -> None:
+        if self.training and self.norm == 'batch' and len(batch) * self.last_length < 2:
+            raise ValueError("norm='batch' has no statistics of a single vector of this length: train on batches of "
+                             'at least 2 (with drop_last=True of the train_dataloader also where an epoch ends with '
+                             "one), or set norm='group'")
 
 
 def _stage(conv: nn.Module, norm: str, activation: nn.Module) -> nn.Sequential:

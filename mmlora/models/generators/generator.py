@@ -12,6 +12,7 @@ from torch import Tensor
 from ...adapters.lora_spec import LoRASpec
 from ...registry import MODELS
 from .codec import STD_FLOOR, LoRACodec
+from .sizes import check_sizes
 
 
 class ConditionScaler(nn.Module):
@@ -151,8 +152,7 @@ class LoRAGenerator(BaseModel):
             ValueError: There are no statistics, the descriptions do not fit, or more than one is asked of a generator
                 that draws nothing.
         """
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f'num_samples must be a whole number of at least 1, got {num_samples!r}')
+        check_sizes(num_samples=num_samples)
         condition = self.condition(descriptions)
         noise = torch.zeros(len(condition), num_samples, self.noise_dim)
         if num_samples > 1:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...registry import MODELS, register
 from .conv_vae import reconstruction_error
 from .generator import LoRAGenerator
+from .sizes import check_sizes
 
 
 @register(MODELS)
@@ -26,10 +27,14 @@ class LayerHyperNet(LoRAGenerator):
         embed_dim: Width of the embeddings.
         hidden_dim: Width of the network.
         **kwargs: Of :class:`LoRAGenerator`.
+
+    Raises:
+        ValueError: A width is no whole number of at least 1.
     """
 
     def __init__(self, embed_dim: int = 64, hidden_dim: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_sizes(embed_dim=embed_dim, hidden_dim=hidden_dim)
         entries, starts, start = self.spec.entries, [], 0
         for entry in entries:
             starts.append(start)

@@ -38,7 +38,7 @@ def support_scores(features: Tensor, labels: Tensor, distance: str = 'squared_eu
         distance: A name in :data:`~mmlora.models.heads.prototype_head.DISTANCES`.
     """
     n_way = check_support(labels)
-    prepare, score = DISTANCES[distance]
+    prepare, score, _ = DISTANCES[distance]
     features = prepare(features)
     member = torch.nn.functional.one_hot(labels, n_way).to(features.dtype)  # (S, n_way)
     count, total = member.sum(0), member.T @ features

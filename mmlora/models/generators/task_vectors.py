@@ -13,24 +13,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...registry import MODELS, register
-from ..heads.prototype_head import class_means
+from ..heads.prototype_head import PrototypeHead, class_means
 from .codec import LoRACodec
 from .functional import FrozenFeatures
+from .sizes import check_sizes
 from .support import check_support, support_loss
-
-
-def mean_of_steps(states: Tensor) -> Tensor:
-    """Return the published task vector: the mean over all steps of decoding of all images, then over the beams.
-
-    An image with a longer answer counts more, as published.
-
-    Args:
-        states: Last hidden states, ``(T, beams, 1, D)`` for T steps of all images together.
-
-    Returns:
-        ``(D,)``.
-    """
-    return states.mean(0).mean(0).reshape(-1)
 
 
 class TaskEncoder(nn.Module, ABC):
@@ -101,10 +88,14 @@ class SetEncoder(TaskEncoder):
         feature_dim: D, width of the features of the backbone.
         out_dim: C.
         hidden_dim: Width between.
+
+    Raises:
+        ValueError: A width is no whole number of at least 1.
     """
 
     def __init__(self, feature_dim: int, out_dim: int = 64, hidden_dim: int = 128) -> None:
         super().__init__()
+        check_sizes(feature_dim=feature_dim, out_dim=out_dim, hidden_dim=hidden_dim)
         self.phi = nn.Sequential(nn.Linear(2 * feature_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim))
         self.rho = nn.Sequential(nn.GELU(), nn.Linear(hidden_dim, out_dim))
         self.width = 2 * feature_dim
@@ -140,11 +131,15 @@ class SupportGradient(TaskEncoder):
     Args:
         distance: Of the class means, as in ``PrototypeHead``.
         temperature: Scores are divided by it.
+
+    Raises:
+        ValueError: The distance is unknown, or the temperature is not positive.
     """
 
     def __init__(self, distance: str = 'squared_euclidean', temperature: float = 1.0) -> None:
         super().__init__()
-        self.distance, self.temperature = distance, float(temperature)
+        head = PrototypeHead(distance, temperature)
+        self.distance, self.temperature = head.distance, head.temperature
 
     def describe(self, frozen: FrozenFeatures, codec: LoRACodec | None, images: Tensor, labels: Tensor) -> Tensor:
         """Return ``(L,)``; see the base class.
@@ -161,3 +156,21 @@ class SupportGradient(TaskEncoder):
             (gradient,) = torch.autograd.grad(
                 support_loss(features, labels, self.distance, self.temperature), zero)
         return gradient[0]
+
+
+@register(MODELS)
+class DecoderStates(TaskEncoder):
+    """The vectors of ICM-LoRA itself: mean states of the decoder of a tuned Florence-2, ``(D,)``, from a file.
+
+    ``tools/florence.py task-vector`` makes them and ``tools/import_lora_bank.py`` takes over published ones. No frozen
+    backbone can, so that a LoRA is generated from a file of them, and not from a support set.
+    """
+
+    def describe(self, frozen: FrozenFeatures, codec: LoRACodec | None, images: Tensor, labels: Tensor) -> Tensor:
+        """Refuse: only a tuned model has such states.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError('DecoderStates are those of a tuned Florence-2, which a support set does not bring: write '
+                         'them with tools/florence.py task-vector, and generate with --task-vectors FILE --task NAME')

@@ -28,10 +28,13 @@ class Distance(NamedTuple):
     Attributes:
         prepare: Changes features ``(..., D)`` before they are averaged or compared.
         score: Gives scores ``(Q, n_way)``, larger for the nearer, of queries ``(Q, D)`` and prototypes ``(n_way, D)``.
+        linear: Gives weight ``(n_way, D)`` and bias ``(n_way,)`` of the linear layer over features as they are that
+            puts the classes in the same order, of prototypes ``(n_way, D)``.
     """
 
     prepare: Callable[[Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
+    linear: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def _same(features: Tensor) -> Tensor:
@@ -54,10 +57,18 @@ def _cosine(query: Tensor, prototypes: Tensor) -> Tensor:
     return query @ _unit(prototypes).T
 
 
+def _linear_of_squares(prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    return 2 * prototypes, -prototypes.square().sum(-1)  # -||x - p||^2 without ||x||^2, which all classes share.
+
+
+def _linear_of_angles(prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    return _unit(prototypes), prototypes.new_zeros(len(prototypes))  # The cosine times ||x||.
+
+
 DISTANCES = MappingProxyType({
-    'squared_euclidean': Distance(_same, _squared),
-    'euclidean': Distance(_same, _plain),
-    'cosine': Distance(_unit, _cosine),
+    'squared_euclidean': Distance(_same, _squared, _linear_of_squares),
+    'euclidean': Distance(_same, _plain, _linear_of_squares),
+    'cosine': Distance(_unit, _cosine, _linear_of_angles),
 })
 
 
@@ -91,7 +102,7 @@ def prototype_scores(
     Returns:
         ``(Q, n_way)``, larger for the nearer.
     """
-    prepare, score = DISTANCES[distance]
+    prepare, score, _ = DISTANCES[distance]
     return score(prepare(query), class_means(prepare(support), labels, n_way))
 
 
@@ -127,6 +138,20 @@ class PrototypeHead(BaseModule):
             halves = (torch.float16, torch.bfloat16)
             support, query = (part.float() if part.dtype in halves else part for part in (support, query))
             return prototype_scores(support, labels, query, n_way, self.distance) / self.temperature
+
+    def linear(self, support: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of a linear head over features whose largest output is the class of this head.
+
+        Args:
+            support: ``(S, D)``.
+            labels: int64 ``(S,)`` in 0..n_way-1; each occurs.
+
+        Returns:
+            ``(n_way, D)`` and ``(n_way,)``.
+        """
+        distance = DISTANCES[self.distance]
+        weight, bias = distance.linear(class_means(distance.prepare(support), labels, int(labels.max()) + 1))
+        return weight / self.temperature, bias / self.temperature
 
     def episode_loss(self, scores: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Return the loss of an episode, the mean over its queries.
