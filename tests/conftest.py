@@ -1,11 +1,14 @@
 """What every test shares: one thread, no network, and the folders that tests read and write."""
 
+import copy
+import functools
 import gc
 import ipaddress
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
@@ -15,6 +18,7 @@ os.environ.setdefault('TORCHINDUCTOR_COMPILE_THREADS', '1')
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import mmlora  # noqa: F401  (before any test imports mmpretrain, whose imports it cures)
@@ -23,6 +27,24 @@ torch.set_num_threads(1)
 # What was imported stays: it need not be looked through for garbage, nor copied by forked processes that look.
 gc.collect()
 gc.freeze()
+
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN_CONFIGS = tuple(f'{ROOT / folder}{os.sep}' for folder in ('configs', 'tests/data/configs'))
+
+_read = Config._file2dict
+_read_once = functools.cache(_read)
+
+
+def _read_as_before(filename: Any, *args: Any, **kwargs: Any) -> Any:
+    """Read a config of the repository once: thousands of loads share it as a base, and mmengine parses it for each."""
+    path = os.path.abspath(filename)
+    if not path.startswith(OWN_CONFIGS) or not os.path.isfile(path):
+        return _read(filename, *args, **kwargs)
+    return copy.deepcopy(_read_once(path, *args, **kwargs))
+
+
+Config._file2dict = staticmethod(_read_as_before)
 
 
 class NetworkUseError(RuntimeError):
@@ -75,7 +97,7 @@ def own_scope():
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The top of the repository."""
-    return Path(__file__).resolve().parent.parent
+    return ROOT
 
 
 @pytest.fixture(scope='session')

@@ -2,12 +2,11 @@
 
 import ast
 import logging
+import multiprocessing
 import os
 import re
 import socket
-import subprocess
-import sys
-import textwrap
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import init_dist
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -26,6 +26,7 @@ from torch import nn
 import mmlora
 from mmlora import _compat
 from mmlora.adapters.attention_math import math_attention
+from mmlora.apis.distributed import start_processes, stop_processes, wrap_for_processes
 from mmlora.apis.flops import count_flops
 from mmlora.apis.prepare import set_loader_options
 from mmlora.engine.hooks.compile_hook import CompileHook
@@ -153,35 +154,45 @@ class TestRow08:
 class TestRow09:
     """Processes on CPUs; that training with two of them works is tested with the tools."""
 
-    def _python(self, code):
+    def _failure(self, function):
+        """Return what a function raises as the one process of a launcher, which is a copy of this process."""
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        environment = {**os.environ, 'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1',
-                       'MASTER_PORT': str(port), 'PYTHONPATH': str(ROOT)}
-        return subprocess.run([sys.executable, '-c', textwrap.dedent(code)], env=environment, text=True,
-                              capture_output=True, check=False)
+        context = multiprocessing.get_context('fork')
+        receiver, sender = context.Pipe(duplex=False)
+
+        def run():
+            os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+            try:
+                function()
+            except BaseException:  # noqa: BLE001
+                sender.send(traceback.format_exc())
+            else:
+                sender.send('')
+
+        process = context.Process(target=run)
+        process.start()
+        sender.close()
+        failure = receiver.recv() if receiver.poll(120) else 'no answer within two minutes'
+        process.join(timeout=10)
+        process.kill()
+        return failure
 
     def test_row09(self):
-        process = self._python("""
-            from mmengine.config import Config
-            from mmlora.apis.distributed import start_processes, stop_processes, wrap_for_processes
-            import torch.distributed as dist
+        def cured():
             cfg = Config(dict(launcher='pytorch'))
             start_processes(cfg)
-            assert dist.get_backend() == 'gloo'
+            assert torch.distributed.get_backend() == 'gloo'
             wrap_for_processes(cfg)
             assert cfg.model_wrapper_cfg.device_ids is None
             stop_processes()
-        """)
-        assert process.returncode == 0, process.stderr
+
+        assert self._failure(cured) == ''
 
     def test_row09_without_the_cure(self):
-        process = self._python("""
-            from mmengine.dist import init_dist
-            init_dist('pytorch', backend='gloo')
-        """)
-        assert process.returncode != 0 and re.search('_cuda_setDevice|NVIDIA driver|CUDA', process.stderr)
+        failure = self._failure(lambda: init_dist('pytorch', backend='gloo'))
+        assert re.search('_cuda_setDevice|NVIDIA driver|CUDA', failure)
 
 
 def test_row05_nothing_multimodal_is_imported():

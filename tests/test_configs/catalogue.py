@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from mmengine.config import Config
 
@@ -41,23 +40,9 @@ def names() -> tuple[str, ...]:
     return tuple(path.with_suffix('').as_posix() for path in relative if path.parts[0] not in others)
 
 
-_read = Config._file2dict
-
-
-@functools.cache
-def _read_once(*args: Any, **kwargs: Any) -> Any:
-    return _read(*args, **kwargs)
-
-
-def _copy_of_read(*args: Any, **kwargs: Any) -> Any:
-    return copy.deepcopy(_read_once(*args, **kwargs))
-
-
 @functools.cache
 def _loaded(name: str) -> Config:
-    # Hundreds of configs share their bases, and mmengine copies and parses a base each time that it is named.
-    with mock.patch.object(Config, '_file2dict', staticmethod(_copy_of_read)):
-        return Config.fromfile(CONFIGS / f'{name}.py')
+    return Config.fromfile(CONFIGS / f'{name}.py')
 
 
 def load(name: str) -> Config:
