@@ -16,12 +16,13 @@ pytest.importorskip('faster_coco_eval')
 
 import florence_tiny  # noqa: E402
 import tiny  # noqa: E402
+from tiny import quick  # noqa: E402, F401
 
 from mmlora.adapters import adapted_layers, inject  # noqa: E402
 from mmlora.adapters.lora_spec import LoRASpec  # noqa: E402
 from mmlora.apis import test as run_test  # noqa: E402
 from mmlora.apis import train  # noqa: E402
-from mmlora.apis.florence import export_florence, load_detector  # noqa: E402
+from mmlora.apis.florence import export_florence, florence_task_vector, load_detector  # noqa: E402
 from mmlora.io.lora_banks import LoRABanks  # noqa: E402
 from mmlora.io.task_vectors import TaskVectors  # noqa: E402
 from mmlora.models.florence import FlorenceDetector  # noqa: E402
@@ -29,6 +30,7 @@ from mmlora.models.florence.confidence import CONFIDENCES  # noqa: E402
 from mmlora.models.florence.detector import TARGETS  # noqa: E402
 from mmlora.models.florence.text import PROMPTS, FlorenceText, prompt_of  # noqa: E402
 from mmlora.models.florence.weights import image_tokens  # noqa: E402
+from mmlora.models.generators import DecoderStates  # noqa: E402
 from mmlora.ranks import weights_sha256  # noqa: E402
 
 SUFFIXES = ['dog<loc_1><loc_2><loc_3><loc_4>', 'hot dog<loc_5><loc_6><loc_7><loc_8><loc_9><loc_10><loc_11><loc_12>', '']
@@ -220,7 +222,30 @@ def cfg(root, weights, tmp_path):
     return cfg
 
 
-def test_the_published_config_trains_tests_and_exports(cfg, weights, tmp_path):
+def check_generation(cfg, checkpoint, banks, tuned, tmp_path):
+    """From a bank of two classes and vectors of tuned models to an adapter that is tested, by the published pair."""
+    banks.add('cat', {key: 0.5 * value for key, value in banks.spec.split(banks.vectors('dog')[0]).items()}, 1, 0.0)
+    vectors = tmp_path / 'vectors.safetensors'
+    own = florence_task_vector(cfg, checkpoint, vectors, 1)
+    described = TaskVectors.open(vectors)
+    TaskVectors({**described.vectors, 'cat': -own[None]}, described.record).write(vectors)
+    pair = Config.fromfile(tiny.ROOT / 'configs' / 'icm_lora' / 'conv-cvae_florence-2-base_voc2012.py')
+    pair.merge_from_dict(dict(bank_folder=str(banks.folder), task_vectors=str(vectors), work_dir=str(tmp_path / 'cvae'),
+                              train_cfg=dict(max_epochs=1), model=dict(channels=(2, 2), latent_dim=2),
+                              default_hooks=dict(checkpoint=dict(interval=1))))
+    pair.dump(tmp_path / 'pair.py')
+    train(pair)
+    out = tmp_path / 'generated'
+    assert tiny.call_tool('generate_lora', tmp_path / 'pair.py', tmp_path / 'cvae' / 'epoch_1.pth', '--task-vectors',
+                          vectors, '--task', 'dog', '--out', out) == 0
+    record = json.loads((out / 'mmlora.json').read_text())
+    assert record['base']['sha256'] == tuned.base_sha256 and record['generated']['task'] == 'dog'
+    assert set(run_test(cfg, str(out), record=False)) == {f'detection/mAP{end}' for end in ('_50_95', '_50', '_75')}
+    with pytest.raises(ValueError, match='florence.py task-vector'):
+        DecoderStates().describe(None, None, images(), torch.zeros(3))
+
+
+def test_the_published_config_trains_tests_and_exports(cfg, weights, tmp_path, quick):  # noqa: F811
     before = transformers.Florence2ForConditionalGeneration.from_pretrained(weights).state_dict()
     runner = train(cfg)
     plain = {name: value for name, value in runner.model.backbone.named_parameters() if 'lora_' not in name}
@@ -252,12 +277,13 @@ def test_the_published_config_trains_tests_and_exports(cfg, weights, tmp_path):
     torch.testing.assert_close(own, there, rtol=1e-4, atol=1e-5)
     assert (own - untuned).abs().max() > 1e-2
 
+    check_generation(cfg, checkpoint, banks, tuned, tmp_path)
     cfg.model.pretrained = str(florence_tiny.write_florence(tmp_path / 'other', seed=1))
     with pytest.raises(ValueError, match=f'trained over weights with the sha256 {tuned.base_sha256}'):
         load_detector(cfg, checkpoint)
 
 
-def test_the_tool(cfg, tmp_path, model, capsys):
+def test_the_tool(cfg, tmp_path, model, capsys, quick):  # noqa: F811
     out, checkpoint = tmp_path / 'cats.jsonl', tmp_path / 'tuned.pth'
     cfg.model.lora_rank = 2
     cfg.dump(tmp_path / 'cfg.py')
