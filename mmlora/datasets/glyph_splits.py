@@ -60,7 +60,7 @@ def select_letters(look_alike: float = LOOK_ALIKE) -> tuple[dict[str, list[int]]
         The code points of each split, and for each dropped look-alike the letter that it resembles.
     """
     letters = {code: drawable_fonts(code, fonts) for code, fonts in covered_letters().items()}
-    seen: dict[str, list[np.ndarray]] = {font: [] for font in FONTS}
+    seen = {font: np.empty((len(letters), 256), np.float32) for font in FONTS}  # filled from above
     seen_codes: dict[str, list[int]] = {font: [] for font in FONTS}
     kept: dict[str, list[int]] = {}
     twins: dict[int, int] = {}
@@ -70,15 +70,15 @@ def select_letters(look_alike: float = LOOK_ALIKE) -> tuple[dict[str, list[int]]
             for code in (code for code in letters if letters[code] and script_of(chr(code)) == script):
                 views = {font: appearance(code, font) for font in letters[code]}
                 for font, view in views.items():
-                    if seen[font]:
-                        scores = np.stack(seen[font]) @ view
+                    if seen_codes[font]:
+                        scores = seen[font][:len(seen_codes[font])] @ view
                         if scores.max() >= look_alike:
                             twins[code] = seen_codes[font][int(scores.argmax())]
                             break
                 else:
                     kept[split].append(code)
                     for font, view in views.items():
-                        seen[font].append(view)
+                        seen[font][len(seen_codes[font])] = view
                         seen_codes[font].append(code)
         counts = {script: sum(script_of(chr(code)) == script for code in kept[split]) for script in scripts}
         kept[split] = [code for code in kept[split] if counts[script_of(chr(code))] >= MIN_LETTERS]

@@ -174,11 +174,3 @@ def test_tool_refuses_options_that_it_would_not_use(capsys, args, message):
     with pytest.raises(SystemExit):
         call_tool('make_splits', 'fewshot', *args)
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_splits_of_glyphs_are_the_committed_ones(root, tmp_path):
-    assert call_tool('make_splits', 'glyphs', '--out', tmp_path) == 0
-    for split in ('train', 'val', 'test'):
-        committed = root / 'data_splits' / 'glyphs' / f'{split}.json'
-        assert (tmp_path / f'{split}.json').read_text() == committed.read_text()

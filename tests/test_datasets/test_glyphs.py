@@ -4,6 +4,7 @@ import unicodedata
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
+from tiny import call_tool
 from torch.utils.data import DataLoader
 
 import mmlora  # noqa: F401
@@ -68,9 +69,24 @@ def test_rows_of_a_split_are_true(documents, split):
         assert fonts and set(fonts) <= set(covered[row['code']])
 
 
+@pytest.fixture(scope='module')
+def selected():
+    """What is slow of making the splits."""
+    return select_letters()
+
+
 @pytest.mark.slow
-def test_committed_splits_are_what_the_command_makes(documents):
-    kept, twins = select_letters()
+def test_the_tool_writes_the_committed_splits(root, tmp_path, monkeypatch, selected):
+    monkeypatch.setattr('mmlora.datasets.glyph_splits.select_letters', lambda: selected)
+    assert call_tool('make_splits', 'glyphs', '--out', tmp_path) == 0
+    for split in ('train', 'val', 'test'):
+        committed = root / 'data_splits' / 'glyphs' / f'{split}.json'
+        assert (tmp_path / f'{split}.json').read_text() == committed.read_text()
+
+
+@pytest.mark.slow
+def test_committed_splits_are_what_the_command_makes(documents, selected):
+    kept, twins = selected
     for split in SPLITS:
         document = json.loads(json.dumps(split_document(split, kept[split], documents[split]['command'])))
         assert document == documents[split]
