@@ -1,6 +1,7 @@
 """Digits: the real handwritten digits that scikit-learn ships, as a target that no network here was trained for."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import cv2
@@ -16,11 +17,13 @@ SPLIT_SEED = 0
 SPLIT_SIZES = {'train': 80, 'val': 40}  # images per class; the test split has all others
 
 
+@cache
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Read the 1797 images of scikit-learn's ``load_digits`` (Alpaydin and Kaynak, UCI, 1998).
 
     Returns:
-        uint8 ``(1797, 8, 8)`` with light ink on a dark ground in 0..255, and int64 ``(1797,)`` labels in 0..9.
+        uint8 ``(1797, 8, 8)`` with light ink on a dark ground in 0..255, and int64 ``(1797,)`` labels in 0..9; both
+        read-only, since they are read once.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -32,7 +35,10 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
                           f'{install_extra("quickstart")}') from error
     images, labels = load(return_X_y=True)
     images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return images, labels.astype(np.int64)
+    labels = labels.astype(np.int64)
+    for array in (images, labels):
+        array.setflags(write=False)
+    return images, labels
 
 
 def split_positions(labels: np.ndarray, split: str) -> np.ndarray:

@@ -82,6 +82,7 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
+    load_digits.cache_clear()
     monkeypatch.setattr(builtins, '__import__', without_sklearn)
     with pytest.raises(ImportError, match=r'pip install "mmlora\[quickstart\]"'):
         Digits()
