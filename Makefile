@@ -1,7 +1,7 @@
 # Needs python3, pip and make. Another interpreter: make quickstart PYTHON=python3.12
 # One test folder: make test TESTS=tests/test_ranks      Leave out the slow ones: make test PYTEST_ARGS='-m "not slow"'
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-clip quickstart-recycle quickstart-generate test lint clean
+.PHONY: help quickstart quickstart-clip quickstart-recycle quickstart-generate test test-long lint clean
 
 BOOT := $(or $(PYTHON),python3)
 READY := $(BOOT) requirements/environment.py $(if $(PYTHON),--exact)
@@ -16,6 +16,7 @@ help:
 	@echo 'make quickstart-recycle  install into .venv, then make one LoRA of many, for new letters and digits without tuning'
 	@echo 'make quickstart-generate install into .venv, then generate LoRAs for new letters and digits from a few images'
 	@echo 'make test              install into .venv, then run the test suite'
+	@echo 'make test-long         try a million inputs on the parsers of files, beside all attacks that are known'
 	@echo 'make lint              check the style of the tree'
 	@echo 'make clean             remove the environments and build folders (work_dirs stays)'
 
@@ -41,6 +42,13 @@ test:
 	@$(READY) tests
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg \
 	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
+
+# INPUTS=10000 tries fewer.
+INPUTS ?= 1000000
+test-long:
+	@$(READY) tests
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg MMLORA_FUZZ=$(INPUTS) \
+	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal -o timeout=0 $(PYTEST_ARGS) tests/test_security
 
 lint:
 	@$(READY) lint --venv .venv-lint

@@ -26,8 +26,8 @@ FLORENCE = ['transformers>=5', 'faster-coco-eval>=1.6']
 EXTRAS = {
     'lite': LITE,
     'quickstart': QUICKSTART,
-    'tests': ['pytest', 'pytest-timeout', 'pytest-xdist', 'setuptools>=77.0.3', *LITE, *QUICKSTART, *HF, *CLIP,
-              *FLORENCE],
+    'tests': ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'setuptools>=77.0.3', *LITE, *QUICKSTART,
+              *HF, *CLIP, *FLORENCE],
     'vis': ['tensorboard', 'scikit-learn', 'grad-cam>=1.4.8,<1.5'],
     'clip': CLIP,
     'hf': HF,

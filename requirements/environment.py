@@ -36,7 +36,8 @@ EXTRAS = {
     'lite': ('mmcv',),
     'quickstart': ('sklearn',),
     'tests': (
-        'pytest', 'xdist', 'pytest_timeout', 'sklearn', 'mmcv', 'transformers', 'peft', 'timm', 'open_clip', 'ftfy',
+        'pytest', 'xdist', 'pytest_timeout', 'hypothesis', 'sklearn', 'mmcv', 'transformers', 'peft', 'timm',
+        'open_clip', 'ftfy',
     ),
 }
 

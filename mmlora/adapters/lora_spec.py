@@ -12,7 +12,7 @@ sorted keys, in which ``layers.10`` comes before ``layers.2`` and neighbours in 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -147,9 +147,10 @@ class LoRASpec:
             raise ValueError(f'a spec has the format {FORMAT!r}, got {document.get("format")!r}')
         try:
             entries = tuple(LoRAEntry(**{**entry, 'shape': tuple(entry['shape'])}) for entry in document['entries'])
+            _check_types(document, entries)
             return cls(entries, document['rank'], document['alpha'], document['scaling'], document['base_sha256'],
                        tuple(document['slices']))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f'the spec of a LoRA is incomplete or has unknown fields: {error}') from error
 
     def to_document(self) -> dict[str, Any]:
@@ -259,6 +260,23 @@ class LoRASpec:
                 raise ValueError(f'{lacking[0]} is missing: a LoRA needs A and B of each layer')
             weights[entry.module, entry.part] = Pair(*(tensors[name] for name in names), self.scaling)
         return weights
+
+
+def _check_types(document: Mapping[str, Any], entries: Sequence[LoRAEntry]) -> None:
+    """Check what a document says.
+
+    Raises:
+        TypeError: A number or a name is of another type.
+    """
+    for entry in entries:
+        texts, sizes = (entry.key, entry.module, entry.kind, entry.factor), (entry.depth, *entry.shape)
+        if not all(isinstance(text, str) for text in texts) or not all(type(size) is int for size in sizes):
+            raise TypeError(f'{str(entry)[:200]} needs text, and whole numbers for depth and shape')
+    for name in ('rank', 'alpha', 'scaling'):
+        if type(document[name]) not in (int, float) or not math.isfinite(document[name]):
+            raise TypeError(f'{name}={str(document[name])[:100]!r} is no number')
+    if not isinstance(document['base_sha256'], str | None) or not isinstance(document['slices'], list):
+        raise TypeError('base_sha256 must be text or null, and slices a list')
 
 
 def lora_tensors(weights: Mapping[tuple[str, str], Pair]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor
 
 from ..datasets.class_folder_files import class_folders, images_in
-from ..datasets.list_files import read_text
+from ..datasets.list_files import check_name, quote, read_text
 from ..models.generators.functional import FrozenFeatures
 from .hub_members import build_frozen
 from .hub_training import Frozen
@@ -105,7 +105,8 @@ def list_support(path: str | os.PathLike) -> tuple[list[Path], list[int], tuple[
             if not words:
                 continue
             if len(words) != 2:
-                raise ValueError(f'{place}, line {number}: {line!r} must be <image> <class>')
+                raise ValueError(f'{place}, line {number}: {quote(line)} must be <image> <class>')
+            check_name(words[0], f'{place}, line {number}: {quote(line)}')
             found.append((place.parent / words[0], words[1]))
     else:
         raise FileNotFoundError(f'{str(place)!r} does not exist: --support is a folder with a folder of images for '

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..io.atomic import write_bytes
+from ..plain_json import parse_json
 
 
 @dataclass
@@ -72,7 +73,7 @@ def load_state(path: str | os.PathLike, about: dict[str, Any]) -> InversionState
         return None
     try:
         with safe_open(path, 'pt') as file:
-            numbers = json.loads(file.metadata()['state'])
+            numbers = parse_json(file.metadata()['state'])
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{os.fspath(path)} is no unfinished inversion ({error}): delete it to start anew') from error

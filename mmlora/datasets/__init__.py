@@ -13,6 +13,7 @@ from .florence import FlorenceDetection
 from .glyph_few_shot import FewShotGlyphs
 from .glyphs import Glyphs
 from .list_dataset import ListDataset
+from .loading import LoadImageFromFile
 from .lora_bank_dataset import LoRABankDataset
 from .medfmc import Chest19, Colon, Endoscopy
 from .meta_sets import META_SETS, MetaSet, find_meta_set
@@ -47,6 +48,7 @@ __all__ = [
     'Glyphs',
     'ListDataset',
     'LoRABankDataset',
+    'LoadImageFromFile',
     'MetaSet',
     'MetaSplit',
     'PoolImages',

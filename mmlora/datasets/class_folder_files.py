@@ -1,11 +1,11 @@
 """Images in one folder per class, and files that say what the classes are called."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .list_files import ListedImage, read_text
+from ..plain_json import parse_json
+from .list_files import ListedImage, quote, read_text
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 _SHOWN = 5  # Folders that an error lists.
@@ -58,8 +58,8 @@ def read_class_names(path: Path) -> dict[str, str]:
     text = read_text(path)
     if path.suffix.lower() == '.json':
         try:
-            found = json.loads(text)
-        except json.JSONDecodeError as error:
+            found = parse_json(text)
+        except ValueError as error:
             raise ValueError(f'{path}: not JSON ({error})') from error
         if not isinstance(found, dict) or not all(isinstance(name, str) and name for name in found.values()):
             raise ValueError(f'{path}: must be an object like {{"n01440764": "tench"}}')
@@ -71,8 +71,8 @@ def read_class_names(path: Path) -> dict[str, str]:
             if folder and not name.strip():
                 raise ValueError(f'{path}, line {number}: {line[:100]!r} has no name; a line is "<folder> <name>"')
             if folder and names.setdefault(folder, name.strip()) != name.strip():
-                raise ValueError(f'{path}, line {number}: {folder!r} is {names[folder]!r} above and {name.strip()!r} '
-                                 'here')
+                raise ValueError(f'{path}, line {number}: {quote(folder)} is {quote(names[folder])} above and '
+                                 f'{quote(name.strip())} here')
     if not names:
         raise ValueError(f'{path}: has no names')
     return names

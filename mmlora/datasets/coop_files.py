@@ -20,6 +20,7 @@ from typing import Any
 
 from mmpretrain.datasets.categories import IMAGENET_SIMPLE_CATEGORIES
 
+from ..plain_json import parse_json
 from .class_folder_files import class_folders, images_in, names_of_folders, read_class_names
 from .coop_sets import CoOpSet, find_coop_set
 from .list_files import ListedImage, check_images_agree, check_name, class_index, read_text
@@ -87,9 +88,10 @@ def read_split_file(path: Path, num_classes: int, title: str) -> tuple[dict[str,
     Raises:
         ValueError: It is of another form, a class has two names, or the number of classes is wrong.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f'{path}: not JSON ({error})') from error
     if not isinstance(content, dict) or not all(isinstance(content.get(split), list) for split in SPLITS):
         raise ValueError(f'{path}: must be an object with the lists {", ".join(SPLITS)}')

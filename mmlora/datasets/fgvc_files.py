@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..plain_json import parse_json
 from ..randomness import derive_seed
 from .fgvc_official import class_name, find_list, read_class_table, read_official
 from .fgvc_sets import FGVCSet
-from .list_files import ListedImage, check_images_agree, check_name, missing_images, read_text
+from .list_files import ListedImage, check_images_agree, check_name, missing_images, quote, read_text
 
 SPLITS = ('train', 'val', 'trainval', 'test')
 LAYOUTS = ('json', 'official')
 _VAL_SHARE = 10  # One of so many training images is held out.
+_DIGITS = 18  # Of a class id.
 _TRIED = 20  # Images that are looked for to find their folder.
 
 
@@ -101,9 +103,10 @@ def read_fgvc_json(path: Path) -> list[ListedImage]:
         FileNotFoundError: There is no such file.
         ValueError: It has another form, or an entry cannot be used; the message quotes it.
     """
+    text = read_text(path)
     try:
-        pairs = json.loads(read_text(path), object_pairs_hook=list)  # A dict would hide that a name occurs twice.
-    except json.JSONDecodeError as error:
+        pairs = parse_json(text, object_pairs_hook=list)  # A dict would hide that a name occurs twice.
+    except ValueError as error:
         raise ValueError(f'{path}: not JSON ({error})') from error
     if not isinstance(pairs, list) or any(not isinstance(pair, tuple) for pair in pairs):
         raise ValueError(f'{path}: must be an object like {{"001.Black_footed_Albatross/1.jpg": 1}}')
@@ -112,8 +115,8 @@ def read_fgvc_json(path: Path) -> list[ListedImage]:
         where = f'{path}, entry {number}: {json.dumps({name: value})[:120]}'
         check_name(name, where)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole and not (isinstance(value, str) and value.isdecimal()):
-            raise ValueError(f'{where} has {value!r} where a class id, a whole number, belongs')
+        if not whole and not (isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS):
+            raise ValueError(f'{where} has {quote(value)} where a class id, a whole number, belongs')
         images.append(ListedImage(name, int(value), number))
     check_images_agree(images, path)
     return images

@@ -177,8 +177,8 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _number(text: str, where: str) -> int:
-    if not re.fullmatch(r'[0-9]+', text):
-        raise ValueError(f'{where} has {text!r} where a whole number belongs')
+    if not re.fullmatch(r'[0-9]{1,18}', text):
+        raise ValueError(f'{where} has {text[:_SHOWN]!r} where a whole number belongs')
     return int(text)
 
 

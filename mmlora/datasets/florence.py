@@ -1,6 +1,5 @@
 """Images with boxes as text, in the JSONL files that Florence-2 is fine-tuned on."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +7,9 @@ from typing import Any, NamedTuple
 from mmpretrain.datasets import BaseDataset
 
 from ..io.location_tokens import NamedBox, keep_classes, read_boxes, write_boxes
+from ..plain_json import parse_json
 from ..registry import DATASETS, register
-from .list_files import check_images_exist, check_name, read_text
+from .list_files import check_images_exist, check_name, quote, read_text
 
 IMAGE_KEYS = ('image', 'image_path')
 """What the name of an image is called: first as the published loader reads it, then as its documentation has it."""
@@ -61,15 +61,15 @@ def _read_lines(path: str | Path) -> Iterator[AnnotatedImage]:
 
 def _read_line(line: str, number: int, where: str) -> AnnotatedImage:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(f'{where} is no JSON ({error}): each line holds one object') from error
     if not isinstance(entry, dict):
         raise ValueError(f'{where} holds a {type(entry).__name__}, where an object {{"image": ..., "suffix": ...}} '
                          'belongs')
     unknown = sorted(set(entry) - set(KEYS))
     if unknown:
-        raise ValueError(f'{where} has the unknown key {unknown[0]!r}: the keys are {", ".join(KEYS)}')
+        raise ValueError(f'{where} has the unknown key {quote(unknown[0])}: the keys are {", ".join(KEYS)}')
     named = [key for key in IMAGE_KEYS if key in entry]
     if len(named) != 1:
         raise ValueError(f'{where} has {" and ".join(named) or "no image"}: give either image or image_path')
@@ -78,9 +78,9 @@ def _read_line(line: str, number: int, where: str) -> AnnotatedImage:
     texts = {key: entry[key] for key in (*named, 'prefix', 'suffix') if key in entry}
     for key, value in texts.items():
         if not isinstance(value, str):
-            raise ValueError(f'{where} has {key}={value!r}, where text belongs')
+            raise ValueError(f'{where} has {key}={quote(value)}, where text belongs')
     name = texts[named[0]]
-    check_name(name, f'{where}: {name!r}')
+    check_name(name, f'{where}: {quote(name)}')
     return AnnotatedImage(name, texts.get('prefix', DETECTION), read_boxes(texts['suffix'], where), number, entry)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .list_files import ListedImage, read_text
+from ..plain_json import parse_json
+from .list_files import ListedImage, quote, read_text
 
 
 def read_index_file(path: Path) -> Mapping[str, Any]:
@@ -20,9 +21,10 @@ def read_index_file(path: Path) -> Mapping[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It is not a JSON object.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f'{path}: not JSON ({error})') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path}: must be an object like {{"train": [0, 5, 9], "val": ["a/1.jpg"]}}')
@@ -54,9 +56,9 @@ def chosen_images(
         names, indices = (part, None) if by_name else (None, part)
     for what in (names, indices):
         if what is not None and not (isinstance(what, list) and what):
-            raise ValueError(f'{path}: the images of {split} must be a list that is not empty, not {what!r}')
+            raise ValueError(f'{path}: the images of {split} must be a list that is not empty, not {quote(what)}')
     if names is None and indices is None:
-        raise ValueError(f'{path}: chooses no images of {split}; it has {", ".join(content) or "nothing"}')
+        raise ValueError(f'{path}: chooses no images of {split}; it has {", ".join(content)[:200] or "nothing"}')
     if names is None:
         return [_by_index(index, images, split, path) for index in indices]
     chosen = _by_names(names, images, split, path)
@@ -88,20 +90,21 @@ def format_index_file(
 
 def _by_index(index: Any, images: Sequence[ListedImage], split: str, path: Path) -> ListedImage:
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(images):
-        raise ValueError(f'{path}: {split} has the index {index!r}, outside of 0..{len(images) - 1}, the list of '
+        raise ValueError(f'{path}: {split} has the index {quote(index)}, outside of 0..{len(images) - 1}, the list of '
                          f'{split}')
     return images[index]
 
 
 def _by_names(names: Sequence[Any], images: Sequence[ListedImage], split: str, path: Path) -> list[ListedImage]:
     known = {image.name: image for image in images}
+    depth = max((name.count('/') for name in known), default=0) + 1
     chosen = []
     for name in names:
-        parts = name.removeprefix('./').split('/') if isinstance(name, str) else []
         # Published files have the folders of those who wrote them in front.
+        parts = name.removeprefix('./').split('/')[-depth:] if isinstance(name, str) else []
         ends = ('/'.join(parts[start:]) for start in range(len(parts)))
         found = next((known[end] for end in ends if end in known), None)
         if found is None:
-            raise ValueError(f'{path}: {split} has the image {name!r}, which the list of {split} does not have')
+            raise ValueError(f'{path}: {split} has the image {quote(name)}, which the list of {split} does not have')
         chosen.append(found)
     return chosen

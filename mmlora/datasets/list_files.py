@@ -13,15 +13,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Of a line that is written backwards, so that a search for the first label does not start again at each word.
 _LINE = re.compile(r'(?P<labels>(?:[-+,\d]+\s+)*)(?P<name>.+)', re.DOTALL)
 _BETWEEN = re.compile(r'\s*,\s*|\s+')
-_BAD_NAME = re.compile(r'[A-Za-z]:|/|.*\\|(?:.*/)?\.\.(?:/|$)')
-_INDEX = re.compile(r'[-+]?[0-9]+')
+_BAD_NAME = re.compile(r'[A-Za-z]:|/|.*\\|(?:.*/)?\.\.(?:/|$)|.*[\x00-\x1f\x7f\ud800-\udfff]', re.DOTALL)
+_INDEX = re.compile(r'[-+]?[0-9]{1,18}')
 _SHOWN = 3  # Names that an error lists before it only counts.
 _QUOTED = 120  # Characters of a line that an error quotes.
+_PATH_BYTES, _NAME_BYTES = 4096, 255  # What file systems take as a path, and as one of its parts.
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class ListedImage:
     def classes(self) -> tuple[int, ...]:
         """The classes of the image, whatever the kind of list."""
         return self.label if isinstance(self.label, tuple) else (self.label,)
+
+
+def quote(value: Any) -> str:
+    """Return how an error quotes a value of a file: as Python writes it, cut where it is long."""
+    if isinstance(value, str):
+        return f'{value[:_QUOTED]!r}{"..." if len(value) > _QUOTED else ""}'
+    text = repr(value)
+    return f'{text[:_QUOTED]}...' if len(text) > _QUOTED else text
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -84,7 +93,7 @@ def read_list(
             continue
         found = _LINE.fullmatch(line[::-1])
         name, labels = found['name'][::-1], found['labels'][::-1].strip()
-        where = f'{path}, line {number}: {line[:_QUOTED]!r}{"..." if len(line) > _QUOTED else ""}'
+        where = f'{path}, line {number}: {quote(line)}'
         words = _BETWEEN.split(labels)
         check_name(name, where)
         if not labels:
@@ -109,19 +118,22 @@ def check_name(name: str, where: str) -> None:
         where: How an error quotes the place.
 
     Raises:
-        ValueError: The name is empty or absolute, has a drive, ``..`` or backslashes.
+        ValueError: The name is empty or absolute, has a drive, ``..``, backslashes or characters that no text has, or
+            is longer than file systems take.
     """
     if not name:
         _fail(where, 'has no image name')
     if not _BAD_NAME.match(name):
-        return
+        return _check_length(name, where)
     if re.match(r'[A-Za-z]:', name):
-        _fail(where, f'names a Windows drive in {name!r}; names are relative to the image folder')
+        _fail(where, f'names a Windows drive in {quote(name)}; names are relative to the image folder')
     if '\\' in name:
-        _fail(where, f'has a backslash in {name!r}; write / between folders')
+        _fail(where, f'has a backslash in {quote(name)}; write / between folders')
     if name.startswith('/'):
-        _fail(where, f'has the absolute path {name!r}; names are relative to the image folder')
-    _fail(where, f'leaves the image folder by .. in {name!r}')
+        _fail(where, f'has the absolute path {quote(name)}; names are relative to the image folder')
+    if re.match(r'(?:.*/)?\.\.(?:/|$)', name, re.DOTALL):
+        _fail(where, f'leaves the image folder by .. in {quote(name)}')
+    _fail(where, f'has a control character or half of a character in {quote(name)}')
 
 
 def class_index(word: str | int, num_classes: int | None, where: str) -> int:
@@ -136,7 +148,7 @@ def class_index(word: str | int, num_classes: int | None, where: str) -> int:
         ValueError: It is not a whole number in 0..C-1.
     """
     if isinstance(word, bool) or not _INDEX.fullmatch(str(word)):
-        _fail(where, f'has the label {word!r} where a class index belongs')
+        _fail(where, f'has the label {quote(word)} where a class index belongs')
     index = int(word)
     if index < 0 or (num_classes is not None and index >= num_classes):
         limit = '0' if num_classes is None else f'0..{num_classes - 1} ({num_classes} classes)'
@@ -156,7 +168,7 @@ def check_images_agree(images: Sequence[ListedImage], path: str | os.PathLike) -
     for image in images:
         known = first.setdefault(image.name, image)
         if known.label != image.label:
-            _fail(f'{path}, line {image.line}: {image.name!r}',
+            _fail(f'{path}, line {image.line}: {quote(image.name)}',
                   f'has the label {image.label}, but {known.label} in line {known.line}')
 
 
@@ -221,12 +233,19 @@ def _names_in(folder: Path) -> set[str] | None:
         return None
 
 
+def _check_length(name: str, where: str) -> None:
+    path, part = len(name.encode()), max(len(part.encode()) for part in name.split('/'))
+    if path > _PATH_BYTES or part > _NAME_BYTES:
+        _fail(where, f'has a name of {path} bytes with a part of {part}; paths have up to {_PATH_BYTES} bytes and '
+                     f'their parts up to {_NAME_BYTES}')
+
+
 def _multi_hot(words: Sequence[str], num_classes: int, where: str) -> tuple[int, ...]:
     if len(words) != num_classes:
         _fail(where, f'has {len(words)} labels where {num_classes} belong, one for each class')
     wrong = [word for word in words if word not in ('0', '1')]
     if wrong:
-        _fail(where, f'has the label {wrong[0]!r} where each must be 0 or 1')
+        _fail(where, f'has the label {quote(wrong[0])} where each must be 0 or 1')
     return tuple(index for index, word in enumerate(words) if word == '1')
 
 

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from .class_folder_files import IMAGE_SUFFIXES, class_folders, images_in
 from .fgvc_files import find_image_folder, read_fgvc
 from .fgvc_sets import find_fgvc_set
-from .list_files import ListedImage, read_text
+from .list_files import ListedImage, check_name, read_text
 from .set_names import find_set, spellings_of
 from .split_files import load_split
+from .table_files import explain_bad_csv
 
 META_SPLITS = ('meta_train', 'meta_val', 'meta_test')
 WHOLE = 'all'
@@ -77,6 +78,7 @@ def _skin(root: Path, classes: Sequence[str]) -> Labelled:
         except (TypeError, ValueError):
             wanted = ', '.join(classes)
             raise ValueError(f'{path}, line {number}: {row} must have a number for each of {wanted}') from None
+        check_name(row['image'], f'{path}, line {number}: {row["image"]!r}')
         names[classes[scores.index(max(scores))]].append(f'{place}{row["image"]}.jpg')
     return names
 
@@ -200,10 +202,12 @@ def meta_list(images: Labelled, root: Path, delimiter: str = ',') -> str:
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     rows = csv.DictReader(io.StringIO(read_text(path), newline=''))
-    missing = [name for name in columns if name not in (rows.fieldnames or ())]
-    if missing:
-        raise ValueError(f'{path} has no column {missing[0]!r}, but {", ".join(rows.fieldnames or ()) or "is empty"}')
-    return [(rows.line_num, row) for row in rows]
+    with explain_bad_csv(rows, path):
+        missing = [name for name in columns if name not in (rows.fieldnames or ())]
+        if missing:
+            has = ', '.join(rows.fieldnames or ())[:200]
+            raise ValueError(f'{path} has no column {missing[0]!r}, but {has or "is empty"}')
+        return [(rows.line_num, row) for row in rows]
 
 
 def _find(root: Path, name: str) -> Path:

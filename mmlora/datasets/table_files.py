@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .list_files import ListedImage, check_images_agree, check_name, class_index, read_text
+from ..plain_json import parse_json
+from .list_files import ListedImage, check_images_agree, check_name, class_index, quote, read_text
 
 
 def read_csv(
@@ -49,7 +50,7 @@ def read_csv(
                          'first row names the columns, and columns=(image, label) says which to read')
     images = []
     for row in _rows(rows, path):
-        where = f'{path}, line {rows.line_num}: {row[image_column]!r}'
+        where = f'{path}, line {rows.line_num}: {quote(row[image_column])}'
         if None in row or None in row.values():
             raise ValueError(f'{where} has another number of fields than the {len(header)} of the first row')
         check_name(row[image_column], where)
@@ -92,9 +93,10 @@ def read_json(
         FileNotFoundError: There is no such file.
         ValueError: The file has another form, or an entry cannot be used; the message quotes it.
     """
+    text = read_text(path)
     try:
-        entries = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        entries = parse_json(text)
+    except ValueError as error:
         raise ValueError(f'{path}: not JSON ({error})') from error
     if isinstance(entries, Mapping) and 'data_list' in entries:
         stock = 'MultiLabelDataset' if multi_label else 'BaseDataset'
@@ -122,17 +124,18 @@ def read_json(
 
 
 def _header(rows: csv.DictReader, path: str | os.PathLike) -> Sequence[str]:
-    with _explain_bad_csv(rows, path):
+    with explain_bad_csv(rows, path):
         return rows.fieldnames or ()
 
 
 def _rows(rows: csv.DictReader, path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    with _explain_bad_csv(rows, path):
+    with explain_bad_csv(rows, path):
         yield from rows
 
 
 @contextmanager
-def _explain_bad_csv(rows: csv.DictReader, path: str | os.PathLike) -> Iterator[None]:
+def explain_bad_csv(rows: csv.DictReader, path: str | os.PathLike) -> Iterator[None]:
+    """Raise a ``ValueError`` that names file and line in place of errors of Python's reader."""
     try:
         yield
     except csv.Error as error:
@@ -154,5 +157,5 @@ def _one_label(word: Any, num_classes: int, classes: Sequence[str], where: str) 
     if isinstance(word, str) and not word.lstrip('+-').isdigit():
         known = f'the classes are {", ".join(classes[:8])}{", ..." if len(classes) > 8 else ""}' if classes else (
             'no classes=[...] are given')
-        raise ValueError(f'{where} has the label {word!r}; {known}')
+        raise ValueError(f'{where} has the label {quote(word)}; {known}')
     return class_index(word, num_classes, where)

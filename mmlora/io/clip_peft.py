@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .peft_plain import PREFIX, check_plain
+from .peft_plain import PREFIX, check_finite, check_plain
 
 TOWERS = {'vision': 'vision_model', 'text': 'text_model'}
 PROJECTIONS = {'q': 'q_proj', 'k': 'k_proj', 'v': 'v_proj', 'o': 'out_proj'}
@@ -78,6 +78,7 @@ def read_peft_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[Site, t
         ValueError: A name is none of a LoRA on the attention of transformers' ``CLIPModel``, or a factor has no partner
             or does not fit it.
     """
+    check_finite(tensors, where)
     towers, letters = ({theirs: own for own, theirs in table.items()} for table in (TOWERS, PROJECTIONS))
     found: dict[Site, dict[str, Tensor]] = {}
     for key, value in tensors.items():

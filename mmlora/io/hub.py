@@ -86,6 +86,9 @@ class LoRAHub:
             if not _NAME.fullmatch(name):  # A name such as '../other' would lead out of the hub.
                 raise ValueError(f'{folder / INDEX} names the member {name!r}: members are folders with a number of '
                                  'five digits or more; write the index anew with mmlora.io.hub.write_index')
+            if not isinstance(known, dict):
+                raise ValueError(f'{folder / INDEX} has the member {name!r} as {str(known)[:100]!r}, where an object '
+                                 'belongs: write the index anew with mmlora.io.hub.write_index')
             if not (folder / name / RECORD).is_file():
                 raise FileNotFoundError(f'{folder / INDEX} names the member {name!r}, which has no {RECORD}: copy the '
                                         'hub again, or write its index anew with mmlora.io.hub.write_index')

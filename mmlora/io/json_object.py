@@ -1,8 +1,9 @@
 """JSON files that hold an object."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from ..plain_json import parse_json
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
@@ -17,8 +18,8 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
         ValueError: It is no JSON, or no object.
     """
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(path.read_text(encoding='utf-8'))
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}): {remedy}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} must hold an object, got a {type(content).__name__}: {remedy}')

@@ -8,7 +8,7 @@ these gathered.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -138,6 +138,11 @@ def closed_list() -> Iterator[None]:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+
+
+def stand_in_values(value: Any) -> Iterable:
+    """Return what a stand-in holds that :func:`resolve` goes through; nothing of any other object."""
+    return vars(value).values() if isinstance(value, _Namespace) else ()
 
 
 def resolve(value: Any) -> Any:

@@ -16,7 +16,7 @@ BINS = 1000
 """Number of location tokens, ``<loc_0>`` to ``<loc_999>``."""
 
 _LOCATION = re.compile(r'<loc_(\d+)>')
-_OBJECT = re.compile(r'(?P<name>[^<>]+)(?P<places>(?:<loc_\d+>)+)')
+_OBJECT = re.compile(r'(?P<name>[^<>]+)(?P<places>(?:<loc_\d{1,9}>)+)')
 _QUOTED = 120
 
 
@@ -48,9 +48,8 @@ def read_boxes(text: str, where: str = 'the text') -> list[NamedBox]:
         ValueError: Something in the text is no box, a token is outside 0..999, or a box ends before it begins.
     """
     boxes, end = [], 0
-    for found in _OBJECT.finditer(text):
-        if text[end : found.start()].strip() or not found['name'].strip():
-            break
+    # Not finditer, which would start anew at each character of a text that holds no box.
+    while (found := _OBJECT.match(text, end)) and found['name'].strip():
         end, places = found.end(), [int(place) for place in _LOCATION.findall(found['places'])]
         outside = next((place for place in places if place >= BINS), None)
         if outside is not None:

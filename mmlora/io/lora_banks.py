@@ -156,15 +156,22 @@ class LoRABanks:
             raise FileNotFoundError(f'{str(folder)!r} holds no banks: it has no {INDEX} ({there})')
         index = read_object(folder / INDEX, _DAMAGED)
         missing = sorted({'spec', 'factors', 'metric', 'rule', 'tasks', 'about'} - set(index))
-        if index.get('format') != FORMAT or missing or index['factors'] not in FACTORS or index['rule'] not in RULES:
+        known = not missing and index['factors'] in FACTORS and index['rule'] in tuple(RULES)
+        if index.get('format') != FORMAT or not known:
             raise ValueError(f'{folder / INDEX} is none of {FORMAT!r}: format={index.get("format")!r}, it lacks '
                              f'{missing}: {_DAMAGED}')
-        spec = LoRASpec.from_document(index['spec'])
+        for name, kind in (('tasks', list), ('about', dict), ('spec', dict)):
+            if not isinstance(index[name], kind):
+                raise ValueError(f'{folder / INDEX} has {name} that are no {kind.__name__}: {_DAMAGED}')
+        try:
+            spec = LoRASpec.from_document(index['spec'])
+        except ValueError as error:
+            raise ValueError(f'{folder / INDEX}: {error}') from error
         shared = read_checkpoint(folder / SHARED) if index['factors'] == 'B' else {}
         if shared:
             spec.only('A').flatten(shared)
         for name in index['tasks']:
-            _check_name(name)
+            _check_name(name, f'{folder / INDEX}: ')
         tasks = [_read_task(folder / name) for name in index['tasks']]
         return cls(folder, spec, index['factors'], shared, index['metric'], index['rule'], index['about'], tasks)
 
@@ -330,9 +337,9 @@ class LoRABanks:
         write_text(self.folder / INDEX, json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
-def _check_name(task: str) -> None:
+def _check_name(task: str, where: str = '') -> None:
     if not isinstance(task, str) or not _NAME.fullmatch(task):
-        raise ValueError(f'a task is named by letters, digits and ".+-_", got {task!r}')
+        raise ValueError(f'{where}a task is named by letters, digits and ".+-_", got {str(task)[:100]!r}')
 
 
 def _read_task(folder: Path) -> BankTask:
@@ -344,12 +351,23 @@ def _read_task(folder: Path) -> BankTask:
         task = BankTask(folder.name, tuple(content['classes']), checkpoints, content['about'])
     except (KeyError, TypeError) as error:
         raise ValueError(f'{folder / MANIFEST} is incomplete or has unknown fields ({error}): {_DAMAGED}') from error
+    for one in checkpoints:
+        if isinstance(one.step, bool) or not isinstance(one.step, int) or not _is_number(one.metric):
+            raise ValueError(f'{folder / MANIFEST} has the step {one.step!r} with the metric {one.metric!r}, which '
+                             f'must be numbers: {_DAMAGED}')
+    if not isinstance(content['about'], dict):
+        raise ValueError(f'{folder / MANIFEST} has about={str(content["about"])[:100]!r}, which is no object: '
+                         f'{_DAMAGED}')
     if not checkpoints:
         raise ValueError(f'{folder / MANIFEST} names no checkpoint: {_DAMAGED}')
-    for name in (name for one in checkpoints for name in (one.file, one.head) if name):
-        if Path(name).name != name:
+    for name in (name for one in checkpoints for name in (one.file, *([] if one.head is None else [one.head]))):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f'{folder / MANIFEST} names {name!r}, which is no file beside it')
     return task
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

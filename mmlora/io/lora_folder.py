@@ -28,6 +28,7 @@ from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from .atomic import write_bytes, write_text
 from .json_object import read_object
 from .lora_peft import own_weights, peft_config, peft_tensors
+from .peft_plain import check_finite
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, HEAD, RECORD, CARD = (
@@ -142,6 +143,8 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
         if set(found) != set(Head._fields):
             raise ValueError(f'{folder / HEAD} holds {sorted(found)}, where weight and bias belong')
         head = Head(**found)
+    if head is not None:
+        check_finite(head._asdict(), f'the head of {folder}')
     return LoRAFolder(folder, weights, head, record)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from ..fused import layout_of
-from .peft_plain import PREFIX, check_plain
+from .peft_plain import PREFIX, check_finite, check_plain, value_of
 
 _KEY = re.compile(rf'(?:{re.escape(PREFIX)})?(.+)\.lora_([AB])(?:\.default)?\.weight')
 
@@ -84,6 +84,7 @@ def own_weights(
         ValueError: It is no plain LoRA of linear layers, or does not have these slices.
     """
     check_plain(config, where)
+    check_finite(tensors, where)
     factors: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         match = _KEY.fullmatch(key)
@@ -126,13 +127,8 @@ def _cut(a: Tensor, b: Tensor, ranks: Mapping[str, int], scaling: float, site: s
 
 
 def _scaling_of(config: Mapping[str, Any], site: str, rank: int, where: str) -> float:
-    def value(field: str, pattern: str) -> float:
-        for key, own in (config.get(pattern) or {}).items():
-            if re.match(rf'(.*\.)?({key})$', site):
-                return own
-        return config.get(field)
-
-    said, alpha = value('r', 'rank_pattern'), value('lora_alpha', 'alpha_pattern')
+    said = value_of(config, 'r', 'rank_pattern', site, where)
+    alpha = value_of(config, 'lora_alpha', 'alpha_pattern', site, where)
     if said != rank:
         raise ValueError(f'{where}: {site} has factors of rank {rank}, the config says {said}')
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):

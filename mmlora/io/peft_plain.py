@@ -4,11 +4,18 @@ peft puts many methods under ``LORA`` and tells them apart by fields of ``adapte
 without looking at them computes something else than peft.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 PREFIX = 'base_model.model.'
 """What the names of tensors in a file of peft begin with."""
+
+_QUOTED = 120
+_LONGEST = 500  # Characters of a pattern or of the name of a layer.
+_REPEATS = 2
 
 OTHER = {
     'use_dora': 'DoRA', 'lora_bias': 'a bias on B', 'modules_to_save': 'other modules that learned',
@@ -51,3 +58,52 @@ def check_plain(
             f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors are none for '
             "the model as it was: let peft's save_pretrained convert it, with path_initial_model_for_weight_conversion"
         )
+
+
+def value_of(config: Mapping[str, Any], field: str, pattern: str, site: str, where: str) -> Any:
+    """Return what a configuration says of a layer: the value of the first pattern that fits its name, else the field.
+
+    Args:
+        config: The content of ``adapter_config.json``.
+        field: Such as ``'r'``.
+        pattern: The field with its exceptions, such as ``'rank_pattern'``: a value for each regular expression.
+        site: Name of the layer.
+        where: Quoted in errors.
+
+    Raises:
+        ValueError: The exceptions are no object, or one is no regular expression of the simple kind that peft's own
+            files have. Others can take longer than any program lasts.
+    """
+    exceptions = config.get(pattern) or {}
+    if not isinstance(exceptions, Mapping):
+        raise ValueError(f'{where} has {pattern}={str(exceptions)[:_QUOTED]!r}, where an object belongs')
+    if len(site) > _LONGEST:
+        raise ValueError(f'{where} names a layer with {len(site)} characters: {site[:_QUOTED]!r}...')
+    for key, own in exceptions.items():
+        try:
+            _check_simple(key)
+            found = re.match(rf'(.*\.)?({key})$', site)
+        except (ValueError, re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f'{where} has the pattern {key[:_QUOTED]!r} in {pattern}, which cannot be used ({error}): '
+                             'name the layers one by one') from error
+        if found:
+            return own
+    return config.get(field)
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check the factors of a file.
+
+    Raises:
+        ValueError: One holds a value that is not finite; it is named.
+    """
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f'{where}: {name} holds values that are not finite, as of a training that diverged')
+
+
+def _check_simple(pattern: str) -> None:
+    """Refuse what makes the search take exponential time: repeated groups, and many repeats."""
+    bare = re.sub(r'\\.|\[[^\]]*\]', '', pattern, flags=re.DOTALL)
+    if len(pattern) > _LONGEST or re.search(r'\)[*+?{]', bare) or len(re.findall(r'[*+{]', bare)) > _REPEATS:
+        raise ValueError(f'it repeats a group, has more than {_REPEATS} repeats or {_LONGEST} characters')

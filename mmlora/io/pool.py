@@ -26,10 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..adapters.token_masks import decode_mask
+from ..plain_json import parse_json
 from .atomic import write_bytes, write_text
 
 INDEX = 'index.json'
 FORMAT = 'mmlora-pool-1'
+_TYPES = {'file': str, 'gt_label': int, 'lora': str, 'lora_label': int, 'masks': dict}  # Of what is used unasked.
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Pool:
         if not path.is_file():
             raise FileNotFoundError(f'{path} does not exist: {os.fspath(folder)!r} is no pool of images')
         try:
-            content = json.loads(path.read_text(encoding='utf-8'))
+            content = parse_json(path.read_text(encoding='utf-8'))
             if content.get('format') != FORMAT:
                 raise ValueError(f'its format is {content.get("format")!r}, not {FORMAT!r}')
             images = [PoolImage(**image) for image in content['images']]
@@ -132,12 +134,11 @@ class Pool:
             ValueError: It is damaged or of another size than the pool's.
         """
         with self._open(image) as opened:
+            self._check_size(image, opened.size[::-1])  # Before the pixels: a small file can claim any number of them.
             try:
-                pixels = np.asarray(opened.convert('RGB'))
-            except OSError as error:
+                return np.asarray(opened.convert('RGB'))
+            except (OSError, SyntaxError, ValueError) as error:
                 raise ValueError(f'{self.folder / image.file} cannot be read ({error}): make the pool again') from error
-        self._check_size(image, pixels.shape[:2])
-        return pixels
 
     def check_files(self) -> None:
         """Check that all images are there and have the size of the pool; only the heads of the files are read.
@@ -184,7 +185,7 @@ class Pool:
             raise FileNotFoundError(f'{path} is in the index of the pool but not on the disk: make the pool again')
         try:
             return Image.open(path)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f'{path} cannot be read ({error}): make the pool again') from error
 
     def _check_size(self, image: PoolImage, size: Sequence[int]) -> None:
@@ -193,6 +194,10 @@ class Pool:
                              f'{self.about["image_size"]}: make the pool again')
 
     def _check(self) -> None:
+        for name, own, kind in (('about', self.about, dict), ('classes', self.classes, list),
+                                ('class_ids', self.class_ids, list)):
+            if not isinstance(own, kind):
+                raise ValueError(f'its {name} are no {kind.__name__}')
         if len(self.classes) != len(self.class_ids):
             raise ValueError(f'it has {len(self.classes)} classes and {len(self.class_ids)} of their numbers')
         size, grid = self.about['image_size'], self.about['grid']
@@ -202,6 +207,9 @@ class Pool:
         if grid is not None and (size[0] % grid[0] or size[1] % grid[1]):
             raise ValueError(f'grid={grid!r} does not divide image_size={size!r}')
         for image in self.images:
+            for name, kind in _TYPES.items():
+                if not isinstance(getattr(image, name), kind):
+                    raise ValueError(f'{str(image)[:200]} has a {name} that is no {kind.__name__}')
             path = PurePosixPath(image.file)
             if grid is None and image.masks:
                 raise ValueError(f'{image.file!r} has masks, but grid=None does not say of which patches')

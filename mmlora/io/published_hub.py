@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair
+from .limits import check_content, check_packed
 from .lora_folder import Head
+from .peft_plain import check_finite
 from .reader import read_checkpoint
 
 _FACTOR = re.compile(r'w_([ab])_(\d+)')
@@ -49,6 +52,7 @@ def read_published_lora(
     """
     path = Path(path)
     tensors = read_checkpoint(path)
+    check_finite(tensors, str(path))
     factors: dict[int, dict[str, Tensor]] = {}
     head = None
     for key, value in tensors.items():
@@ -87,11 +91,14 @@ def read_published_labels(path: str | os.PathLike) -> list[int]:
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist: it says which classes the LoRA beside it tells apart')
     try:
+        check_packed(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError,
+            BadZipFile) as error:
         reason = (str(error).strip().splitlines() or [''])[0][:200]
         raise ValueError(f'{path} is refused: it holds more than a list of numbers, or is damaged '
                          f'({type(error).__name__}: {reason})') from error
+    check_content(content, path)
     numbers = _numbers(content)
     if numbers is None:
         raise ValueError(f'{path} holds {str(content)[:80]}, where a list of whole numbers of classes belongs')

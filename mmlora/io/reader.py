@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .legacy import CLOSED_LIST, RefusedError, closed_list, resolve
+from .legacy import CLOSED_LIST, RefusedError, closed_list, resolve, stand_in_values
+from .limits import check_content, check_packed
 from .torchscript import ScriptError, is_torchscript, read_torchscript
 
 MapLocation = str | torch.device | dict | Callable | None
@@ -58,13 +59,16 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
 
     Raises:
         FileNotFoundError: There is no such file; near misses are named.
-        ValueError: The file is a folder, empty, damaged, no checkpoint, or holds more than plain data.
+        ValueError: The file is a folder, empty, damaged, no checkpoint, holds more than plain data, or claims to be
+            far larger than it is.
     """
     path = _existing(path)
     with open(path, 'rb') as file:
         head = file.read(512)
     if not head:
         raise ValueError(f'{path} is empty: the program that wrote it was probably stopped; use an earlier checkpoint')
+    if head.startswith(b'PK'):
+        _check_packed(path)
     if path.suffix == '.safetensors' or _is_safetensors(head, path.stat().st_size):
         content = _read_safetensors(path, map_location, mmap)
     elif head.startswith(b'PK\x03\x04') and _is_npz(path):
@@ -121,6 +125,13 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b'{' and int.from_bytes(head[:8], 'little') + 8 <= size
 
 
+def _check_packed(path: Path) -> None:
+    try:
+        check_packed(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _damaged(path, error) from error
+
+
 def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -166,7 +177,9 @@ def _from_numpy(array: np.ndarray, what: str) -> torch.Tensor:
 def _read_script(path: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
     """Read the tensors of a TorchScript archive; its program is never looked at."""
     try:
-        return {name: _place(tensor, map_location) for name, tensor in read_torchscript(path).items()}
+        tensors = read_torchscript(path)
+        check_content(tensors, path)
+        return {name: _place(tensor, map_location) for name, tensor in tensors.items()}
     except ScriptError as error:
         raise _refused(path, [f'a TorchScript program with {error}']) from error
     except _DAMAGE as error:
@@ -178,14 +191,22 @@ def _read_torch(path: Path, map_location: MapLocation, mmap: bool) -> Any:
         try:
             unsafe = _unsafe_names(path)
             if not unsafe:
-                return resolve(torch.load(path, map_location=map_location, weights_only=True, mmap=mmap))
+                found = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         except RefusedError as error:
             raise _refused(path, [str(error)]) from error
         except _DAMAGE as error:
             unsafe = _pickled_names(path)
             if not unsafe:
                 raise _damaged(path, error) from error
-    raise _refused(path, unsafe)
+        if unsafe:
+            raise _refused(path, unsafe)
+        check_content(found, path, stand_in_values)
+        try:
+            return resolve(found)
+        except RefusedError as error:
+            raise _refused(path, [str(error)]) from error
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
 
 
 def _refused(path: Path, unsafe: list[str]) -> ValueError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from ..plain_json import parse_json
 from .atomic import write_text
 
 
@@ -36,7 +37,7 @@ class SpectrumCache(MutableMapping[str, list]):
         self._data: dict[str, list] = {}
         if self.path.is_file():
             try:
-                data = json.loads(self.path.read_text(encoding='utf-8'))
+                data = parse_json(self.path.read_text(encoding='utf-8'))
                 self._data = {k: v for k, v in data.items() if _valid(k, v)}
             except (OSError, ValueError, AttributeError) as error:
                 print_log(f'ignoring the cache {self.path}: {error}', logger='current')

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..plain_json import parse_json
 from .atomic import write_bytes
 
 FORMAT = 'mmlora task vectors 1'
@@ -54,7 +55,7 @@ class TaskVectors:
             with safe_open(path, 'pt') as file:
                 about = file.metadata() or {}
                 vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            record = json.loads(about.get('record', 'null'))
+            record = parse_json(about.get('record', 'null'))
         except (SafetensorError, ValueError) as error:
             raise ValueError(f'{path} is damaged: {error}. Extract the task vectors again') from error
         if about.get('format') != FORMAT or not isinstance(record, dict) or not isinstance(

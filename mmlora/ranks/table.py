@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..fused import layout_of
+from ..plain_json import parse_json
 from .nested import Rank
 
 FORMAT = 'mmlora.ranks/1'
@@ -48,6 +50,12 @@ class RankRow:
             raise ValueError(f'a rank table needs module names, got {self.module!r}')
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 0:
             raise ValueError(f'rank of {self.module} must be a whole number of at least 0, got {self.rank!r}')
+        for name in ('value', 'sigma1', 'fro', 'params'):
+            if not isinstance(getattr(self, name), float | int | None):
+                raise ValueError(f'{name} of {self.module} must be a number, got {str(getattr(self, name))[:100]!r}')
+        if not isinstance(self.slice, str) or not isinstance(self.criterion, str):
+            raise ValueError(f'slice and criterion of {self.module} are names, got {str(self.slice)[:100]!r} and '
+                             f'{str(self.criterion)[:100]!r}')
         if self.slice and self.slice not in layout_of(self.module):
             raise ValueError(f'{self.module} has the slices {layout_of(self.module)}, got {self.slice!r}')
 
@@ -112,19 +120,22 @@ class RankTable:
         rows = []
         for i, row in enumerate(data['rows']):
             if not isinstance(row, Mapping) or not {'module', 'rank'} <= set(row):
-                raise ValueError(f'{where}: row {i} needs "module" and "rank", got {row!r}')
+                raise ValueError(f'{where}: row {i} needs "module" and "rank", got {str(row)[:200]}')
             try:
                 rows.append(RankRow(**{k: v for k, v in row.items() if k in known}))
             except ValueError as error:
                 raise ValueError(f'{where}: row {i}: {error}') from error
         labels = [row.label for row in rows]
         whole = {row.module for row in rows if not row.slice}
-        double = {label for label in labels if labels.count(label) > 1}
+        double = {label for label, count in Counter(labels).items() if count > 1}
         double |= {row.label for row in rows if row.slice and row.module in whole}
         if double:
             raise ValueError(f'{where} names modules more than once: {sorted(double)[:5]}')
+        for name, kind in (('budget', Mapping), ('sha256', str), ('source', str)):
+            if data.get(name) is not None and not isinstance(data[name], kind):
+                raise ValueError(f'{where}: {name} is {str(data[name])[:100]!r}, where {kind.__name__} or null belongs')
         budget = data.get('budget')
-        return cls(tuple(rows), str(data.get('source', '')), data.get('sha256'), dict(budget) if budget else None)
+        return cls(tuple(rows), data.get('source') or '', data.get('sha256'), dict(budget) if budget else None)
 
     def dumps(self) -> str:
         """Return the table as JSON."""
@@ -142,8 +153,8 @@ class RankTable:
         if not path.is_file():
             raise FileNotFoundError(f'no rank table at {path}')
         try:
-            data = json.loads(path.read_text(encoding='utf-8'))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            data = parse_json(path.read_text(encoding='utf-8'))
+        except ValueError as error:
             raise ValueError(f'{path} is not JSON: {error}') from error
         return cls.from_dict(data, str(path))
 

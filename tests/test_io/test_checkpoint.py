@@ -1,11 +1,8 @@
 """Good checkpoints of every format load; bad ones are refused by name, run nothing and stay on disk as they were."""
 
 import argparse
-import functools
 import hashlib
 import http.server
-import io
-import itertools
 import logging
 import os
 import pickle
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from attacks import WEIGHTS, Attribute, Runs, poisoned, saved
 from mmengine import runner as mmengine_runner
 from mmengine.fileio import LocalBackend
 from mmengine.fileio.backends import registry_utils
@@ -29,27 +27,9 @@ import mmlora  # noqa: F401 (installs the loaders)
 from mmlora.io import reader
 from mmlora.io.checkpoint import load_checkpoint, register_loaders
 
-WEIGHTS = {'weight': torch.arange(6.0).reshape(2, 3), 'bias': torch.ones(2, dtype=torch.bfloat16)}
-
-
-class Runs:
-    """An object that creates a file when it is unpickled."""
-
-    def __init__(self, function, *args):
-        self.call = (function, args)
-
-    def __reduce__(self):
-        return self.call
-
 
 def _hashes(folder):
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).rglob('*') if path.is_file()}
-
-
-def _saved(content, **kwargs):
-    file = io.BytesIO()
-    torch.save(content, file, **kwargs)
-    return file.getvalue()
 
 
 # --- files that load -------------------------------------------------------------------------------------------------
@@ -153,13 +133,13 @@ BAD_BYTES = {
     'noise': (bytes(range(128, 256)) * 4, 'damaged|no known kind'),
     'old pickle of text protocol': (pickle.dumps({'a': 1}, 0), 'not a checkpoint'),
     'plain pickle': (pickle.dumps({'a': 1}, 2), 'damaged or cut off'),
-    'a list': (_saved([torch.ones(1)]), 'holds a list, not the dict'),
-    'a tensor': (_saved(torch.ones(1)), 'holds a Tensor, not the dict'),
-    'a module': (_saved(torch.nn.Linear(1, 1)), 'torch.nn.modules.linear.Linear'),
+    'a list': (saved([torch.ones(1)]), 'holds a list, not the dict'),
+    'a tensor': (saved(torch.ones(1)), 'holds a Tensor, not the dict'),
+    'a module': (saved(torch.nn.Linear(1, 1)), 'torch.nn.modules.linear.Linear'),
     'a zip of something else': (b'PK\x03\x04' + b'\0' * 300, 'damaged or cut off'),
-    'cut zip': (_saved(WEIGHTS)[:-300], 'damaged or cut off'),
-    'cut to a few bytes': (_saved(WEIGHTS)[:9], 'damaged or cut off'),
-    'cut old file': (_saved(WEIGHTS, _use_new_zipfile_serialization=False)[:-9], 'damaged or cut off'),
+    'cut zip': (saved(WEIGHTS)[:-300], 'damaged or cut off'),
+    'cut to a few bytes': (saved(WEIGHTS)[:9], 'damaged or cut off'),
+    'cut old file': (saved(WEIGHTS, _use_new_zipfile_serialization=False)[:-9], 'damaged or cut off'),
     'cut safetensors': (safetensors.torch.save(WEIGHTS)[:-1], 'damaged or cut off'),
     'npz of objects': (None, 'holds Python objects'),
     'npz of text': (None, 'array of <U1, not of numbers'),
@@ -202,7 +182,7 @@ def test_damage_anywhere_gives_a_clear_error_or_a_dict(tmp_path, form):
         _npz(path, {'a': np.ones((2, 3))})
         whole = path.read_bytes()
     else:
-        whole = _saved(content, _use_new_zipfile_serialization=form == 'zip')
+        whole = saved(content, _use_new_zipfile_serialization=form == 'zip')
     errors = 0
     for trial in range(60):
         data = bytearray(whole)
@@ -230,76 +210,11 @@ def test_a_missing_file_names_its_near_misses(tmp_path):
         load_checkpoint(tmp_path)
 
 
-# --- files that want to run code -------------------------------------------------------------------------------------
-
-class Attribute:
-    """``getattr(owner, name)`` when unpickled."""
-
-    def __init__(self, owner, name):
-        self.args = (owner, name)
-
-    def __reduce__(self):
-        return getattr, self.args
-
-
-def _history():
-    from mmengine.logging import HistoryBuffer
-    return HistoryBuffer
-
-
-ATTACKS = {
-    'mkdir': (lambda marker: Runs(os.mkdir, marker), 'mkdir'),
-    'exec': (lambda marker: Runs(exec, f'import os; os.mkdir({marker!r})'), 'builtins.exec'),
-    'eval': (lambda marker: Runs(eval, f'__import__("os").mkdir({marker!r})'), 'builtins.eval'),
-    'a config that runs': (lambda marker: Runs(_from_string(), f'import os; os.mkdir({marker!r})', '.py'),
-                           'mmengine.config.config'),
-    'getattr of a plain type': (lambda marker: Attribute(OrderedDict, 'fromkeys'), "getattr of 'fromkeys'"),
-    'getattr of a buffer': (lambda marker: Attribute(_history(), '__init__'), "getattr of '__init__'"),
-    'getattr of a method': (lambda marker: Attribute(_history(), 'register_statistics'), 'register_statistics'),
-    'getattr called on': (lambda marker: Attribute(Attribute(_history(), 'mean'), '__globals__'), '__globals__'),
-    'array of objects': (lambda marker: np.array([Runs(os.mkdir, marker)], dtype=object), 'mkdir'),
-    'array of harmless objects': (lambda marker: np.array([{}], dtype=object), 'numpy value of a type other'),
-    'type of a buffer': (lambda marker: _history(), 'a type or function in place of a value'),
-    'getattr itself': (lambda marker: getattr, 'a type or function in place of a value'),
-    'a numpy type': (lambda marker: np.dtype('f8'), 'a type or function in place of a value'),
-    'partial': (lambda marker: functools.partial(os.mkdir, marker), 'functools.partial'),
-}
-
-
-def _from_string():
-    from mmengine import Config
-    return Config.fromstring
-
-
-def _attack(name, marker):
-    build, named = ATTACKS[name]
-    return {'state_dict': dict(WEIGHTS), 'meta': {'epoch': 1, 'iter': 1, 'x': build(str(marker))}}, named
-
-
-# torch reads protocol 2 only: of protocol 4 the names are listed, and what would be refused later is not reached.
-NAMED_EARLY = ('mkdir', 'exec', 'eval', 'partial', 'a config that runs')
-
-
-@pytest.mark.parametrize(('name', 'form'), [*itertools.product(ATTACKS, ('zip', 'old')),
-                                            *((name, 'protocol 4') for name in NAMED_EARLY)])
-def test_a_malicious_pickle_is_refused_by_name_and_not_run(tmp_path, name, form):
-    path, marker = tmp_path / 'bad.pth', tmp_path / 'ran'
-    content, named = _attack(name, marker)
-    if form == 'protocol 4':
-        path.write_bytes(pickle.dumps(content, 4))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=form == 'zip')
-    before = _hashes(tmp_path)
-    with pytest.raises(ValueError, match='refused') as error:
-        load_checkpoint(path)
-    assert named in str(error.value) and str(path) in str(error.value)
-    assert 'save its weights alone' in str(error.value)
-    assert not marker.exists() and _hashes(tmp_path) == before
-
+# --- files that want to run code: tests/test_security has them all ----------------------------------------------------
 
 def test_the_attack_works_where_files_are_trusted(tmp_path):
-    """Else the tests above would show nothing."""
-    torch.save(_attack('mkdir', tmp_path / 'ran')[0], tmp_path / 'bad.pth')
+    """Else the tests of attacks would show nothing."""
+    torch.save(poisoned('mkdir', tmp_path / 'ran'), tmp_path / 'bad.pth')
     torch.load(tmp_path / 'bad.pth', weights_only=False)
     assert (tmp_path / 'ran').is_dir()
 
@@ -323,7 +238,7 @@ def test_a_zip_with_a_second_pickle_beside_its_own(tmp_path):
 @pytest.mark.filterwarnings('ignore:Environment variable')
 def test_no_environment_variable_turns_trust_on(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    torch.save(_attack('mkdir', tmp_path / 'ran')[0], tmp_path / 'bad.pth')
+    torch.save(poisoned('mkdir', tmp_path / 'ran'), tmp_path / 'bad.pth')
     with pytest.raises(ValueError, match='refused'):
         load_checkpoint(tmp_path / 'bad.pth')
     assert not (tmp_path / 'ran').exists()
@@ -416,7 +331,7 @@ WEB_ROUTES = {'http': _web_route(None, None), 'torchvision': _web_route('torchvi
 
 @pytest.mark.parametrize('route', FILE_ROUTES)
 def test_no_route_to_a_file_runs_it(tmp_path, monkeypatch, route):
-    torch.save(_attack('mkdir', tmp_path / 'ran')[0], tmp_path / 'bad.pth')
+    torch.save(poisoned('mkdir', tmp_path / 'ran'), tmp_path / 'bad.pth')
     before = _hashes(tmp_path)
     with pytest.raises(ValueError, match='refused.*mkdir'):
         FILE_ROUTES[route](tmp_path / 'bad.pth', monkeypatch)
@@ -425,7 +340,7 @@ def test_no_route_to_a_file_runs_it(tmp_path, monkeypatch, route):
 
 @pytest.mark.parametrize('route', WEB_ROUTES)
 def test_no_route_over_the_web_runs_it(tmp_path, monkeypatch, served, route):
-    torch.save(_attack('mkdir', tmp_path / 'ran')[0], tmp_path / 'bad.pth')
+    torch.save(poisoned('mkdir', tmp_path / 'ran'), tmp_path / 'bad.pth')
     with pytest.raises(ValueError, match='refused.*mkdir'):
         WEB_ROUTES[route](f'{served}/bad.pth', monkeypatch)
     assert not (tmp_path / 'ran').exists()

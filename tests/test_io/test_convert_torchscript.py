@@ -137,44 +137,11 @@ def test_the_program_is_never_run(archive, tmp_path):
     assert set(load_checkpoint(spoiled, convert=False)) == set(load_checkpoint(path, convert=False))
 
 
-class Runs:
-    def __init__(self, path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.mkdir, (str(self.path),)
-
-
-BAD = {
-    'code': (lambda folder: pickle.dumps({'a': Runs(folder / 'ran')}, protocol=2), 'refused: .*posix.mkdir|nt.mkdir'),
-    'cut': (lambda folder: pickle.dumps({'a': 1}, protocol=2)[:-3], 'damaged or cut off'),
-    'getattr': (lambda folder: b'\x80\x02cbuiltins\ngetattr\n.', 'refused: .*builtins.getattr'),
-    'function state': (
-        lambda folder: b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb.',
-        'refused: .*a change of a function',
-    ),
-    'record state': (lambda folder: b'\x80\x02c__torch__.Net\nNet\n)\x81K\x05b.', 'whose state is a int'),
-    'beyond the bytes': (
-        lambda folder: (
-            b'\x80\x02}(X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n'
-            b'FloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQK\x00(K\x64t(K\x01t\x89ccollections\n'
-            b'OrderedDict\n)RtRu.'
-        ),
-        'damaged or cut off.*out of bounds',
-    ),
-}
-
-
-@pytest.mark.parametrize('case', BAD)
-def test_anything_else_is_refused(tmp_path, case):
-    content, message = BAD[case]
-    path = tmp_path / 'bad.pt'
-    with zipfile.ZipFile(path, 'w') as archive:
-        archive.writestr('net/data.pkl', content(tmp_path))
+def test_a_description_that_is_cut_is_refused(tmp_path):
+    """Those that want to run code are in tests/test_security."""
+    with zipfile.ZipFile(tmp_path / 'bad.pt', 'w') as archive:
+        archive.writestr('net/data.pkl', pickle.dumps({'a': 1}, protocol=2)[:-3])
         archive.writestr('net/data/0', bytes(8))
         archive.writestr('net/code/net.py', 'raise SystemExit')
-    with pytest.raises(ValueError, match=message):
-        load_checkpoint(path)
-    assert not (tmp_path / 'ran').exists()
+    with pytest.raises(ValueError, match='damaged or cut off'):
+        load_checkpoint(tmp_path / 'bad.pt')

@@ -23,6 +23,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...adapters.lora_spec import LoRASpec
+from ...plain_json import parse_json
 
 STD_FLOOR = 1e-8
 """Standard deviation from which on a tensor or element counts as varying."""
@@ -341,6 +342,6 @@ def read_document(document: Tensor | None) -> dict[str, Any]:
     if document is None:
         raise ValueError('the state has no codec: it lacks "document", which says what the vectors mean')
     try:
-        return json.loads(bytes(document.tolist()).decode())
+        return parse_json(bytes(document.tolist()).decode())
     except ValueError as error:
         raise ValueError(f'the document of the codec is damaged: {error}') from error
