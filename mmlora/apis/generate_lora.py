@@ -158,7 +158,7 @@ def generate_lora(
         tensors = codec.tensors(generator.generate(described[None], num_samples, draws)[0])
         losses = sample_losses(frozen, shown, spec, tensors, num_samples, head)
         if not all(map(math.isfinite, losses)):
-            raise ValueError(f'the samples of {checkpoint} have the support losses {losses}: the generator has diverged')
+            raise ValueError(f'samples of {checkpoint} have the support losses {losses}: the generator has diverged')
         base_loss = float(support_loss(frozen(shown.images), shown.labels, head.distance, head.temperature))
         chosen = min(range(num_samples), key=losses.__getitem__) if select == 'support_loss' else 0
         own = {key: value[chosen] if value.ndim == 3 else value for key, value in tensors.items()}
