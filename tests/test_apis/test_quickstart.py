@@ -93,8 +93,13 @@ def test_tuning_uses_validation_images_and_every_setting(tmp_path, monkeypatch):
 def test_runs_side_by_side_give_what_they_give_one_by_one(tmp_path):
     torch.set_num_threads(1)
     cells = [('linear probe', 5, seed) for seed in (0, 1)]
-    alone = [run_method(CONFIGS, tmp_path / 'alone', *cell) for cell in cells]
-    together = list(run_all(CONFIGS, tmp_path / 'together', ['linear probe'], [5], (0, 1), workers=2))
+    base = str(config_path(CONFIGS, 'linear probe', 5))
+    config_path(tmp_path, 'linear probe', 5).write_text(
+        f"_base_ = [{base!r}]\ntrain_cfg = dict(max_iters=20)\n"
+        'default_hooks = dict(checkpoint=dict(interval=20))\n'
+        f'test_dataloader = dict(dataset=dict(indices={PART}))\n')
+    alone = [run_method(tmp_path, tmp_path / 'alone', *cell) for cell in cells]
+    together = list(run_all(tmp_path, tmp_path / 'together', ['linear probe'], [5], (0, 1), workers=2))
     assert [(r.method, r.n_shot, r.seed) for r in together] == cells
     assert [r.accuracy for r in together] == [r.accuracy for r in alone]
 
