@@ -17,3 +17,14 @@ with _compat.collector_at_rest():
 from .version import __version__  # noqa: E402
 
 __all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']
+
+_ADAPTERS = ('delete_adapter', 'disable_adapter', 'list_adapters', 'load_adapter', 'save_adapter', 'set_adapter')
+
+
+def __getattr__(name):
+    # The calls for adapters import all of the package's apis, which a training does not need.
+    if name in _ADAPTERS:
+        from .apis import adapters
+
+        return getattr(adapters, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

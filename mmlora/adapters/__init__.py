@@ -12,6 +12,7 @@ from .dora import DoRALinear
 from .freeze import adapter_parameter_names, adapter_tensor_names, freeze
 from .full_fine_tune import FullFineTune
 from .glora import GLoRALinear
+from .head_bank import HeadBank
 from .houlsby import Houlsby
 from .injector import adapted_layers, inject, inject_exact
 from .kinds import KINDS, look_up_kind
@@ -26,6 +27,7 @@ from .merging import merge_adapters, merged_state_dict, to_plain, unmerge_adapte
 from .moslora import MoSLoRALinear
 from .multihead import LoRAMultiheadAttention
 from .multihead_injector import PlainMultiheadAttentionLoRA, inject_attention
+from .named import NamedAdapters, add_adapter, named_adapters, remove_adapter, use_adapters
 from .pissa import PiSSALinear
 from .report import ParameterReport, parameter_report
 from .rlrr import RLRRLinear
@@ -58,6 +60,7 @@ __all__ = [
     'DoRALinear',
     'FullFineTune',
     'GLoRALinear',
+    'HeadBank',
     'Houlsby',
     'LayerNormTune',
     'LinearProbe',
@@ -71,6 +74,7 @@ __all__ = [
     'MELoRALinear',
     'Member',
     'MoSLoRALinear',
+    'NamedAdapters',
     'Pair',
     'ParameterReport',
     'PiSSALinear',
@@ -91,6 +95,7 @@ __all__ = [
     'adapter_modules',
     'adapter_parameter_names',
     'adapter_tensor_names',
+    'add_adapter',
     'added_modules',
     'at_rank',
     'attach_bank',
@@ -115,13 +120,16 @@ __all__ = [
     'merge_adapters',
     'merge_lora',
     'merged_state_dict',
+    'named_adapters',
     'parameter_report',
     'put_adapter',
     'read_lora',
+    'remove_adapter',
     'route',
     'sub_rank_layers',
     'take_adapter',
     'to_plain',
     'tunings',
     'unmerge_adapters',
+    'use_adapters',
 ]

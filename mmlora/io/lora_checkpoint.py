@@ -7,6 +7,7 @@ from typing import Any
 from ..adapters.lora_spec import lora_tensors
 from .json_object import read_object
 from .lora_folder import CONFIG, DAMAGED, FORMAT, RECORD, read_lora_folder
+from .lora_names import own_names
 
 LORA = 'mmlora_lora'
 """Key under which a checkpoint says where it is from, the hash of the frozen weights, the scalings, and the head."""
@@ -27,7 +28,8 @@ def lora_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: A file is damaged.
     """
     found = read_lora_folder(path)
-    scalings = {f'{site}.{part}' if part else site: pair.scaling for (site, part), pair in found.weights.items()}
+    weights = own_names(found.weights) if found.record.get('library') else found.weights
+    scalings = {f'{site}.{part}' if part else site: pair.scaling for (site, part), pair in weights.items()}
     about = dict(folder=str(found.path), sha256=(found.record.get('base') or {}).get('sha256'), scalings=scalings,
                  head=found.head and found.head._asdict())
-    return dict(state_dict=lora_tensors(found.weights), meta={}, **{LORA: about})
+    return dict(state_dict=lora_tensors(weights), meta={}, **{LORA: about})

@@ -4,11 +4,13 @@
 
     adapter_config.json          peft's: ranks, alphas, the adapted layers
     adapter_model.safetensors    the factors under peft's names
-    head.safetensors             weight (n, D) and bias (n) of the head; missing where there is none
+    head.safetensors             weight (n, D) and bias (n) of the head; missing where there is none, or where peft
+                                 has it among modules_to_save: then it is in adapter_model.safetensors
     mmlora.json                  classes, task, base weights by hash, results ..., and the sha256 of the files above
     README.md                    the model card
 
-peft loads the folder onto the plain backbone; see :mod:`.lora_peft`. ``mmlora.json`` is written last, so that a folder
+peft loads the folder onto the plain backbone; see :mod:`.lora_peft`. For a ``library`` of :mod:`.lora_names` the names
+are those of its models, onto which peft then loads it. ``mmlora.json`` is written last, so that a folder
 with it is whole. Nothing in a folder is ever run.
 """
 
@@ -27,8 +29,9 @@ from torch import Tensor
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from .atomic import write_bytes, write_text
 from .json_object import read_object
+from .lora_names import head_name, library_names
 from .lora_peft import own_weights, peft_config, peft_tensors
-from .peft_plain import check_finite
+from .peft_plain import PREFIX, check_finite
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, HEAD, RECORD, CARD = (
@@ -72,6 +75,7 @@ def write_lora_folder(
     record: Mapping[str, Any],
     head: Head | None = None,
     card: str = '',
+    library: str | None = None,
 ) -> Path:
     """Write a folder; each file is replaced in one step, ``mmlora.json`` last.
 
@@ -81,15 +85,20 @@ def write_lora_folder(
         record: Further content of ``mmlora.json``, as plain data.
         head: Its head, or None.
         card: Text of the model card.
+        library: Whose names the layers get, one of :data:`.lora_names.LIBRARIES`; None keeps those of the LoRA.
 
     Raises:
-        ValueError: The folder holds other things, the LoRA is empty or not finite, or the head has the wrong shape.
+        ValueError: The folder holds other things, the LoRA is empty or not finite, the head has the wrong shape, or the
+            library has no names for the layers.
     """
     folder, known = Path(path), {CONFIG, WEIGHTS, HEAD, RECORD, CARD}
     others = sorted(p.name for p in folder.iterdir()
                     if p.name not in known and not p.name.startswith('.')) if folder.is_dir() else []
     if others:
         raise ValueError(f'{str(folder)!r} is no folder of a LoRA and holds {others[:5]}: choose another name')
+    inside = head_name(weights, library) if head is not None and library is not None else None
+    if library is not None:
+        weights = library_names(weights, library, inside is not None)
     sites = by_site(weights)
     tensors, scalings = peft_tensors(sites)
     _check_finite({**tensors, **(head._asdict() if head else {})}, folder)
@@ -98,9 +107,14 @@ def write_lora_folder(
                          f'{tuple(head.bias.shape)}')
     for name in (RECORD, CONFIG):  # From here to the end the folder is not whole, nor are old and new files mixed.
         (folder / name).unlink(missing_ok=True)
+    config = peft_config(sites, scalings)
+    if inside is not None:
+        config['modules_to_save'] = [inside]
+        tensors |= {f'{PREFIX}{inside}.{name}': value.detach().contiguous().cpu()
+                    for name, value in head._asdict().items()}
     files = {WEIGHTS: save(tensors, metadata={'format': 'pt'}),
-             CONFIG: (json.dumps(peft_config(sites, scalings), indent=2) + '\n').encode()}
-    if head is not None:
+             CONFIG: (json.dumps(config, indent=2) + '\n').encode()}
+    if head is not None and inside is None:
         files[HEAD] = save({name: value.detach().contiguous().cpu() for name, value in head._asdict().items()})
     else:
         (folder / HEAD).unlink(missing_ok=True)
@@ -112,6 +126,7 @@ def write_lora_folder(
         rank=max(pair.rank for pair in weights.values()),
         slices={site: {part: pair.rank for part, pair in parts.items()} for site, parts in sites.items()},
         head=None if head is None else list(head.weight.shape),
+        **({} if library is None else {'library': library, 'head_module': inside}),
         files={name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     )  # fmt: skip
     write_text(folder / RECORD, json.dumps(content, indent=1, allow_nan=False) + '\n')
@@ -135,10 +150,10 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
                          f'writes: write the folder anew, or delete {HEAD} to read the LoRA alone')
     for name, digest in record.get('files', {}).items():
         _check_digest(folder / name, digest)
-    tensors = read_checkpoint(folder / WEIGHTS)
-    weights = own_weights(tensors, read_object(folder / CONFIG, DAMAGED), record.get('slices', {}), str(folder))
-    head = None
-    if record.get('head'):
+    config = dict(read_object(folder / CONFIG, DAMAGED))
+    tensors, head = _take_head(read_checkpoint(folder / WEIGHTS), config.pop('modules_to_save', None), str(folder))
+    weights = own_weights(tensors, config, record.get('slices', {}), str(folder))
+    if record.get('head') and head is None:
         found = read_checkpoint(folder / HEAD)
         if set(found) != set(Head._fields):
             raise ValueError(f'{folder / HEAD} holds {sorted(found)}, where weight and bias belong')
@@ -166,11 +181,33 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(sizes, list) or len(sizes) != 2 or not _counts([*sizes, *(r for own in ranks for r in own)]):
         raise ValueError(f'{folder / RECORD} has the head {record.get("head")!r} and the slices '
                          f'{str(record["slices"])[:200]}, where sizes belong: write the folder anew')
-    needed = {CONFIG, WEIGHTS, HEAD} if record.get('head') else {CONFIG, WEIGHTS}
+    needed = {CONFIG, WEIGHTS, HEAD} if record.get('head') and not record.get('head_module') else {CONFIG, WEIGHTS}
     if set(record['files']) != needed:  # Paths are data: none may lead out of the folder, and none may go unchecked.
         raise ValueError(f'{folder / RECORD} has the hashes of {sorted(record["files"])}, where those of '
                          f'{sorted(needed)} belong: write the folder anew')
     return record
+
+
+def _take_head(
+    tensors: Mapping[str, Tensor], modules: Any, where: str
+) -> tuple[dict[str, Tensor], Head | None]:
+    """Return the tensors without those of the head, and the head, from what peft calls modules_to_save.
+
+    Raises:
+        ValueError: It saved several modules, or one that is no linear layer.
+    """
+    if not modules:
+        return dict(tensors), None
+    if len(modules) != 1:
+        raise ValueError(f'{where} has modules_to_save={modules!r}: a head is one linear layer')
+    ends = {name: f'{modules[0]}.{name}' for name in Head._fields}
+    found = {name: [key for key in tensors if f'.{key}'.endswith(f'.{end}')] for name, end in ends.items()}
+    taken = [key for keys in found.values() for key in keys]
+    if [len(keys) for keys in found.values()] != [1, 1] or tensors[found['weight'][0]].ndim != 2:
+        raise ValueError(f'{where} has modules_to_save={modules!r}, of which it holds {taken}: a head is one linear '
+                         'layer with weight (n, D) and bias (n)')
+    rest = {key: value for key, value in tensors.items() if key not in taken}
+    return rest, Head(*(tensors[found[name][0]] for name in Head._fields))
 
 
 def _counts(values: list[Any]) -> bool:

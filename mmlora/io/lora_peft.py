@@ -10,7 +10,7 @@ the rest, so that the rank is the sum of those of the slices::
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,13 @@ from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from ..fused import layout_of
 from .peft_plain import PREFIX, check_finite, check_plain, value_of
 
+ATTENTION, OUT = '.in_proj.qkv', '.out_proj'
+"""Ends of the names of the two layers of an ``nn.MultiheadAttention``, which peft adapts as one module."""
+
+DOUBLED = ('0.21.2',)
+"""Versions of peft that were seen to add the change of such an ``out_proj`` twice, in training and merging alike."""
+
+_BASE_OUT = '.base_layer' + OUT
 _KEY = re.compile(rf'(?:{re.escape(PREFIX)})?(.+)\.lora_([AB])(?:\.default)?\.weight')
 
 
@@ -39,16 +46,18 @@ def peft_tensors(sites: Mapping[str, Mapping[str, Pair]]) -> tuple[dict[str, Ten
         none = next(iter(pairs.values()))[1].new_zeros(rows, 0)
         blocks = [pairs[part][1] if part in pairs else none for part in layout]
         a = torch.cat([pairs[part][0] for part in layout if part in pairs])
-        tensors[f'{PREFIX}{site}.lora_A.weight'] = a.detach().contiguous().cpu()
-        tensors[f'{PREFIX}{site}.lora_B.weight'] = torch.block_diag(*blocks).detach().contiguous().cpu()
+        stem = PREFIX + _stem(site, sites)
+        tensors[f'{stem}.lora_A.weight'] = a.detach().contiguous().cpu()
+        tensors[f'{stem}.lora_B.weight'] = torch.block_diag(*blocks).detach().contiguous().cpu()
     return tensors, scalings
 
 
 def peft_config(sites: Mapping[str, Mapping[str, Pair]], scalings: Mapping[str, float]) -> dict[str, Any]:
     """Return the ``adapter_config.json`` with which peft computes the same."""
-    ranks = {site: sum(pair.rank for pair in parts.values()) for site, parts in sites.items()}
-    alphas = {site: scalings[site] * rank for site, rank in ranks.items()}
-    first = next(iter(sites))
+    totals = {site: sum(pair.rank for pair in parts.values()) for site, parts in sites.items()}
+    ranks = {_module(site, sites): rank for site, rank in totals.items()}
+    alphas = {_module(site, sites): scalings[site] * rank for site, rank in totals.items()}
+    first = next(iter(ranks))
     return {
         'base_model_name_or_path': None,
         'bias': 'none',
@@ -62,7 +71,7 @@ def peft_config(sites: Mapping[str, Mapping[str, Pair]], scalings: Mapping[str, 
         'r': ranks[first],
         'alpha_pattern': {re.escape(site): alpha for site, alpha in alphas.items() if alpha != alphas[first]},
         'rank_pattern': {re.escape(site): rank for site, rank in ranks.items() if rank != ranks[first]},
-        'target_modules': list(sites),
+        'target_modules': list(ranks),
         'task_type': None,
         'use_dora': False,
         'use_rslora': False,
@@ -91,6 +100,7 @@ def own_weights(
         if match is None or value.ndim != 2:
             raise ValueError(f'{where} holds {key} of the shape {tuple(value.shape)}, which is no factor of a LoRA')
         factors.setdefault(match[1], {})[match[2]] = value
+    factors = {_site(stem, factors): pair for stem, pair in factors.items()}
     unknown = sorted(set(slices) - set(factors))
     if unknown:
         raise ValueError(f'{where} lacks the factors of {unknown[:5]}')
@@ -99,11 +109,50 @@ def own_weights(
         if set(factors[site]) != set('AB') or factors[site]['A'].shape[0] != factors[site]['B'].shape[1]:
             raise ValueError(f'{where}: A (r, in) and B (out, r) of {site} do not belong together')
         a, b = factors[site]['A'], factors[site]['B']
+        if site != _module(site, factors) and site.endswith(OUT):
+            if not b.any():  # peft adapts it beside in_proj, whether or not anybody wants that.
+                continue
+            b = _as_computed(b, config.get('peft_version'), f'{where}, {site}')
         parts = slices.get(site, {'': a.shape[0]})
-        for part, pair in _cut(a, b, parts, _scaling_of(config, site, a.shape[0], where), site, where).items():
+        scaling = _scaling_of(config, _module(site, factors), a.shape[0], where)
+        for part, pair in _cut(a, b, parts, scaling, site, where).items():
             weights[site, part] = pair
     by_site(weights)
     return weights
+
+
+def _module(site: str, sites: Collection[str]) -> str:
+    """Return the module that peft adapts to adapt a layer: an attention of torch as a whole."""
+    stem = site.removesuffix(ATTENTION).removesuffix(OUT)
+    return stem if stem + ATTENTION in sites else site
+
+
+def _as_computed(b: Tensor, version: Any, where: str) -> Tensor:
+    """Return the B of an out_proj with which a layer computes what peft does.
+
+    Raises:
+        ValueError: It is not known what this version of peft computes.
+    """
+    if version not in DOUBLED:
+        raise ValueError(
+            f'{where}: the file is of peft {version!r}, and what peft computes with the out_proj of an '
+            f'nn.MultiheadAttention is known of {DOUBLED}, which adds the change twice: merge it into the weights in '
+            'that version, or save it anew with one of these'
+        )
+    return 2 * b
+
+
+def _stem(site: str, sites: Collection[str]) -> str:
+    """Return what the names of the factors of a layer begin with in a file of peft."""
+    module = _module(site, sites)
+    return module + _BASE_OUT if site != module and site.endswith(OUT) else module
+
+
+def _site(stem: str, stems: Collection[str]) -> str:
+    """Return the layer whose factors begin so."""
+    if stem.endswith(_BASE_OUT):
+        return stem.removesuffix(_BASE_OUT) + OUT
+    return stem + ATTENTION if stem + _BASE_OUT in stems else stem
 
 
 def _cut(a: Tensor, b: Tensor, ranks: Mapping[str, int], scaling: float, site: str, where: str) -> dict[str, Pair]:

@@ -79,6 +79,8 @@ def adapt_backbone(
         freeze(backbone, adapter_parameter_names(backbone))
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = table
+    given = dict(alpha=alpha, scaling=scaling, dropout=dropout, slices=slices, scale_shift=scale_shift, convs=convs)
+    backbone.adaptation = dict(kind=kind, frozen=frozen, options=given | kwargs)
     _check_learning(backbone, adapter_parameter_names(backbone))
     if announce and not adapter_modules(backbone):
         print_log('all ranks are 0: the backbone is frozen and has no adapter', logger='current')
@@ -96,10 +98,32 @@ def tune_backbone(backbone: nn.Module, tuning: Tuning, frozen: bool = True) -> N
         ValueError: The method does not fit the backbone, or as :func:`adapt_backbone` says.
     """
     _check_init(backbone)
+    options = {name: value for name, value in vars(tuning).items() if not name.startswith('_')}
     tuning.attach(backbone, frozen)
     backbone.register_load_state_dict_pre_hook(LoadGuard())
     backbone.rank_table = RankTable((), f'{tuning.name} has no ranks')
+    backbone.adaptation = dict(kind=tuning.name, frozen=frozen, options=options)
     _check_learning(backbone, tuning.learned(backbone))
+
+
+def adapt_as(backbone: nn.Module, adaptation: Mapping[str, Any], table: RankTable | None) -> None:
+    """Adapt a plain backbone as another one was.
+
+    Args:
+        backbone: Changed in place.
+        adaptation: ``adaptation`` of the other one: ``kind``, ``frozen`` and ``options``.
+        table: Its ranks, for a kind that has some.
+
+    Raises:
+        ValueError: The kind is unknown or does not fit the backbone.
+        TypeError: The kind has no such option.
+    """
+    kind, options = look_up_kind(adaptation['kind']), dict(adaptation['options'])
+    if issubclass(kind, Tuning):
+        tune_backbone(backbone, kind(**options), adaptation['frozen'])
+    else:
+        table = RankTable(()) if table is None else table
+        adapt_backbone(backbone, table, kind=adaptation['kind'], frozen=adaptation['frozen'], **options)
 
 
 def _check_init(backbone: nn.Module) -> None:
@@ -181,6 +205,7 @@ def deploy(backbone: nn.Module) -> None:
     """
     to_plain(backbone)
     backbone.__dict__.pop('rank_table', None)
+    backbone.__dict__.pop('adaptation', None)
 
 
 def find_adapted(model: nn.Module) -> dict[str, nn.Module]:

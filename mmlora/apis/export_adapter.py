@@ -1,0 +1,95 @@
+"""The adapter folder of a training checkpoint, of a CLIP or of any other classifier."""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..engine.adaptation import check_scalings
+from ..engine.adapter_folder import result_row, write_run_adapter
+from ..engine.hooks.strict_load_hook import compare_keys
+from ..io.checkpoint import load_checkpoint
+from ..io.clip_folder import is_adapter_folder
+from ..io.weights import unwrap
+from ..models.clip import LoRACLIPClassifier
+from .clip_adapter import build_clip
+from .clip_adapter import export_adapter as export_clip_adapter
+from .records import RESULTS, read_records, sha256_of
+from .settle import settle_ranks
+from .variables import settle_variables
+
+
+def export_adapter(
+    cfg: Config, checkpoint: str | os.PathLike, out: str | os.PathLike, library: str | None = None
+) -> Path:
+    """Write the adapter folder of a training checkpoint, with its head, classes, results and a model card.
+
+    Args:
+        cfg: The config of the checkpoint; it is not changed.
+        checkpoint: A checkpoint of the whole model.
+        out: The folder to write.
+        library: Whose module names peft shall find, as for :func:`mmlora.save_adapter`. CLIP has those of transformers.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The checkpoint does not fit the config, or has no adapter, or the folder holds other things.
+        FileNotFoundError: There is no such checkpoint.
+    """
+    checkpoint = os.fspath(checkpoint)
+    if is_adapter_folder(checkpoint):
+        raise ValueError(f'{checkpoint} is an adapter folder already: copy it')
+    original, cfg = cfg, copy.deepcopy(cfg)
+    settle_variables(cfg)
+    settle_ranks(cfg, checkpoint=checkpoint)
+    model = build_clip(cfg)
+    if isinstance(model, LoRACLIPClassifier):
+        if library is not None:
+            raise ValueError(f'the folder of a CLIP has the names of transformers, got library={library!r}: leave it '
+                             'out')
+        return export_clip_adapter(original, checkpoint, out)
+    trained = load_checkpoint(checkpoint)
+    meta = trained.get('meta') or {}
+    about, state = meta.get('mmlora') or {}, unwrap(trained, checkpoint)
+    report = compare_keys(model, state)
+    if report:
+        raise ValueError(f'{checkpoint} does not fit the model of the config: {report}')
+    check_scalings(model, about)
+    model.load_state_dict(state, strict=False)  # The keys are compared above; Swin V2 drops buffers that it derives.
+    protocol = about.get('protocol')
+    config = _shown(cfg.filename)
+    commands = [f'python tools/train.py {config}',
+                f'python tools/export_adapter.py {config} {_shown(checkpoint)} --out {_shown(os.fspath(out))}',
+                f'python tools/test.py {config} {_shown(os.fspath(out))}'] if config else []
+    classes = (meta.get('dataset_meta') or {}).get('classes')
+    return write_run_adapter(out, cfg, model, protocol, _results(trained, checkpoint, protocol), classes, library,
+                             commands)
+
+
+def _results(trained: Mapping[str, Any], checkpoint: str, protocol: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the last validation of a checkpoint, and the tests of this very file that are recorded beside it."""
+    scalars = (trained.get('message_hub') or {}).get('log_scalars') or {}
+    validated = ((protocol or {}).get('validation') or {}).get('images')
+    rows = [result_row('validation', name.removeprefix('val/'), float(buffer.current()), validated)
+            for name, buffer in scalars.items()
+            if name.startswith('val/') and not name.endswith('time') and len(buffer.data[0])]
+    path = Path(checkpoint).expanduser()
+    entries = read_records(path.parent / RESULTS) if (path.parent / RESULTS).is_file() else []
+    digest = sha256_of(path) if entries else None  # Another run may have used the folder, and the name, since.
+    for entry in entries:
+        if entry['checkpoint'].get('sha256') == digest:
+            rows += [result_row(f'{entry["dataset_name"]} test', name, value, entry['test']['images'])
+                     for name, value in entry['metrics'].items() if isinstance(value, int | float)]
+    return rows
+
+
+def _shown(path: str | None) -> str | None:
+    """Return a path from the present folder, or its last part where it lies elsewhere."""
+    if path is None:
+        return None
+    short = os.path.relpath(path)
+    return Path(path).name if short.startswith('..') else short

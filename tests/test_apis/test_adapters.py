@@ -1,0 +1,399 @@
+"""Adapter folders: exchange with peft over the models of other libraries, and adapters of a model by name."""
+
+import copy
+import json
+
+import pytest
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import mmlora
+from mmlora.adapters import find_banks
+from mmlora.adapters.lora_weights import Pair, adapt_with
+from mmlora.io.convert import convert
+from mmlora.io.kind_folder import TYPE
+from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
+from mmlora.io.lora_names import LIBRARIES, library_names, own_names
+from mmlora.registry import MODELS
+
+DEPTH, WIDTH = 12, 24  # Block 1 and block 11 must not be taken for each other.
+ARCH = dict(embed_dims=WIDTH, num_layers=DEPTH, num_heads=2, feedforward_channels=48)
+CLIP = dict(pre_norm=True, norm_cfg=dict(type='LN', eps=1e-5))
+ENDS = ('attn.qkv', 'attn.proj', 'ffn.layers.0.0', 'ffn.layers.1')
+
+
+def timm_vit():
+    timm = pytest.importorskip('timm')
+    return timm.create_model('vit_tiny_patch16_224', img_size=32, embed_dim=WIDTH, num_heads=2, depth=DEPTH,
+                             mlp_ratio=2, num_classes=3)
+
+
+def hf_sizes(**more) -> dict:
+    return dict(hidden_size=WIDTH, num_hidden_layers=DEPTH, num_attention_heads=2, intermediate_size=48, image_size=32,
+                patch_size=16, **more)
+
+
+def hf_vit():
+    transformers = pytest.importorskip('transformers', minversion='5')
+    return transformers.ViTModel(transformers.ViTConfig(**hf_sizes(layer_norm_eps=1e-6)), add_pooling_layer=False)
+
+
+def hf_clip():
+    transformers = pytest.importorskip('transformers', minversion='5')
+    text = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
+    vision = hf_sizes(hidden_act='gelu')
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+
+
+def hf_clip_vision():
+    transformers = pytest.importorskip('transformers', minversion='5')
+    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**hf_sizes(hidden_act='gelu')))
+
+
+def open_clip():
+    kind = pytest.importorskip('open_clip.transformer').VisionTransformer
+    model = nn.Module()
+    model.visual = kind(image_size=32, patch_size=16, width=WIDTH, layers=DEPTH, heads=2, mlp_ratio=2, output_dim=WIDTH)
+    with torch.no_grad():
+        model.visual.proj.copy_(torch.eye(WIDTH))  # So that features are those before the projection.
+    return model
+
+
+THEIRS = {
+    'timm': (timm_vit, 'blocks.{}.', lambda m, x: m.forward_features(x)[:, 0], {}),
+    'hf': (hf_vit, 'layers.{}.', lambda m, x: m(x).last_hidden_state[:, 0], {}),
+    'hf_clip': (hf_clip, 'vision_model.encoder.layers.{}.', lambda m, x: m.vision_model(x).pooler_output, CLIP),
+    'hf_clip_vision': (hf_clip_vision, 'encoder.layers.{}.', lambda m, x: m(x).pooler_output, CLIP),
+    'open_clip': (open_clip, 'visual.transformer.resblocks.{}.', lambda m, x: m.visual(x), CLIP),
+}
+
+
+def vit(depth=2, **more):
+    return dict(type='VisionTransformer', arch=dict(ARCH, num_layers=depth), img_size=32, patch_size=16, **more)
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg)
+    model.eval()  # Which gives None in mmpretrain's backbones.
+    return model
+
+
+def pair_of_models(library):
+    torch.manual_seed(0)
+    make, _, features, more = THEIRS[library]
+    theirs, ours = make().eval(), build(vit(DEPTH, **more))
+    state = theirs.state_dict()
+    own = convert({k: v for k, v in state.items() if not k.startswith('text') and 'logit_scale' not in k}).backbone
+    ours.load_state_dict({k: v for k, v in own.items() if k in ours.state_dict()})
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ours(x)[-1], features(theirs, x), atol=1e-5, rtol=1e-5)
+    return theirs, ours, x
+
+
+def draw(rank, rule, slices='qv', ends=ENDS, width=WIDTH, blocks=(0, 1)):
+    """Draw a LoRA; ``rank(block, number of the layer or slice)``."""
+    weights = {}
+    for block in blocks:
+        for end in ends:
+            rows, cols = (2 * width if end.endswith('0.0') else width), (2 * width if end.endswith('.1') else width)
+            for number, part in enumerate(slices if 'qkv' in end else ['']):
+                r = rank(block, len(weights) + number)
+                weights[f'layers.{block}.{end}', part] = Pair(
+                    torch.randn(r, cols) / 4, torch.randn(rows, r) / 4, rule(r))
+    return weights
+
+
+LORAS = {
+    'q and v': dict(rank=lambda i, j: 4, rule=lambda r: 8 / r, ends=ENDS[:1], blocks=(1, 11)),
+    'ranks': dict(rank=lambda i, j: 1 + (5 * i + j) % 7, rule=lambda r: 3 / r**0.5, slices='kv', blocks=(1, 11)),
+}
+
+
+@pytest.mark.parametrize('library', THEIRS)
+def test_peft_computes_the_same(library, tmp_path):
+    peft = pytest.importorskip('peft')
+    theirs, plain, x = pair_of_models(library)
+    features = THEIRS[library][2]
+    for name, case in LORAS.items():
+        if library == 'open_clip':
+            case = dict(case, ends=[end for end in case.get('ends', ENDS) if end != 'attn.proj'])
+        ours = copy.deepcopy(plain)
+        weights = draw(**case)
+        adapt_with(ours, weights)
+        mmlora.save_adapter(ours, tmp_path / name, library=library)
+        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(theirs), str(tmp_path / name)).eval()
+        expected = ours(x)[-1]
+        assert (expected - plain(x)[-1]).abs().max() > 0.01
+        torch.testing.assert_close(features(adapted.base_model.model, x), expected, atol=1e-5, rtol=1e-5, msg=name)
+        again = mmlora.load_adapter(copy.deepcopy(plain), tmp_path / name)
+        torch.testing.assert_close(again(x)[-1], expected, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize('library', THEIRS)
+@pytest.mark.parametrize('rslora', [False, True])
+def test_what_peft_has_learned_is_the_same_here(library, rslora, tmp_path):
+    peft = pytest.importorskip('peft')
+    theirs, ours, x = pair_of_models(library)
+    stem, features = THEIRS[library][1:3]
+    ends = LIBRARIES[library].naming.ends
+    first = 'attn' if library == 'open_clip' else ends['qkv'] if 'qkv' in ends else ends['v']
+    names = [stem.format(block) + end for block in (1, 10, 11) for end in (first, ends['fc2'])]
+    own = {rf'{stem.format(1)}{first}'.replace('.', r'\.'): 5}
+    config = peft.LoraConfig(r=3, lora_alpha=4, target_modules=names, use_rslora=rslora, rank_pattern=own,
+                             alpha_pattern=dict.fromkeys(own, 7))
+    adapted = peft.get_peft_model(theirs, config).eval()
+    ranks = [value.shape[0] for name, value in adapted.named_parameters() if 'lora_A' in name]
+    assert ranks.count(5) == (2 if library == 'open_clip' else 1)
+    for name, value in adapted.named_parameters():
+        if 'lora_' in name:
+            nn.init.normal_(value, std=0.2)
+    adapted.save_pretrained(str(tmp_path))
+    before = ours(x)[-1]
+    mmlora.load_adapter(ours, tmp_path, 'theirs')
+    assert (before - ours(x)[-1]).abs().max() > 0.01
+    torch.testing.assert_close(ours(x)[-1], features(adapted.base_model.model, x), atol=1e-5, rtol=1e-5)
+    if library == 'open_clip':  # Another version of peft may compute something else with out_proj.
+        config = json.loads((tmp_path / 'adapter_config.json').read_text())
+        (tmp_path / 'adapter_config.json').write_text(json.dumps({**config, 'peft_version': '0.99'}))
+        with pytest.raises(ValueError, match=r"out_proj: the file is of peft '0\.99'"):
+            read_lora_folder(tmp_path)
+
+
+@pytest.mark.parametrize('library', ['timm', 'hf'])
+def test_the_head_is_among_the_modules_that_peft_saves(library, tmp_path):
+    peft = pytest.importorskip('peft')
+    torch.manual_seed(0)
+    if library == 'hf':
+        transformers = pytest.importorskip('transformers', minversion='5')
+        theirs = transformers.ViTForImageClassification(
+            transformers.ViTConfig(**hf_sizes(layer_norm_eps=1e-6), num_labels=3))
+    else:
+        theirs = timm_vit()
+    theirs.eval()
+    ours = classifier(vit(DEPTH))
+    state = convert(theirs.state_dict()).backbone
+    ours.backbone.load_state_dict(state)
+    plain, x = copy.deepcopy(ours), torch.randn(2, 3, 32, 32)
+    adapt_with(ours.backbone, draw(lambda i, j: 2, lambda r: 1.0))
+    nn.init.normal_(ours.head.fc.weight)
+    mmlora.save_adapter(ours, tmp_path / 'a', library=library, classes=['a', 'b', 'c'])
+    adapted = peft.PeftModel.from_pretrained(theirs, str(tmp_path / 'a')).eval()
+    logits = adapted(x) if library == 'timm' else adapted(x).logits
+    torch.testing.assert_close(logits, ours(x), atol=1e-5, rtol=1e-5)
+    adapted.save_pretrained(str(tmp_path / 'b'))
+    for name in 'ab':
+        again = mmlora.load_adapter(copy.deepcopy(plain), tmp_path / name)
+        torch.testing.assert_close(again(x), logits, atol=1e-5, rtol=1e-5)
+
+
+def classifier(backbone=None, num_classes=3, **more):
+    head = dict(type='LinearClsHead', in_channels=WIDTH, num_classes=num_classes)
+    return build(dict(type='ImageClassifier', backbone=backbone or vit(), head=head, **more))
+
+
+def test_names_of_a_library_come_back():
+    weights = draw(**LORAS['ranks'])
+    assert list(own_names(library_names(weights, 'timm'))) == list(weights)
+    assert set(own_names(library_names(weights, 'hf', head=True))) == set(weights)
+    swin = {('stages.1.blocks.0.attn.w_msa.qkv', 'q'): Pair(torch.ones(1, 4), torch.ones(4, 1), 1.0),
+            ('stages.1.blocks.0.ffn.layers.1', ''): Pair(torch.ones(1, 8), torch.ones(4, 1), 1.0)}
+    assert list(library_names(swin, 'timm')) == [('layers.1.blocks.0.attn.qkv', 'q'), ('layers.1.blocks.0.mlp.fc2', '')]
+    for library in ('timm', 'hf'):
+        assert set(own_names(library_names(swin, library))) == set(swin)
+    joint = {('layers.0.attn.qkv', ''): Pair(torch.ones(1, 4), torch.ones(12, 1), 1.0)}
+    with pytest.raises(ValueError, match='adapted as one weight: there is no such LoRA'):
+        library_names(joint, 'hf')
+    with pytest.raises(ValueError, match=r"'open_clip' has no known name for stages\.1"):
+        library_names(swin, 'open_clip')
+    with pytest.raises(ValueError, match='peft adds the change of the out_proj of an nn.MultiheadAttention twice'):
+        library_names({('layers.0.attn.proj', ''): joint['layers.0.attn.qkv', '']}, 'open_clip')
+    with pytest.raises(ValueError, match=r"library must be one of .*got 'keras'"):
+        library_names(joint, 'keras')
+    with pytest.raises(ValueError, match=r"layers \['encoder\.7\.dense'\] have no known counterpart"):
+        own_names({('encoder.7.dense', ''): joint['layers.0.attn.qkv', '']})
+
+
+@pytest.fixture(scope='module')
+def pets(tmp_path_factory):
+    """Folders of three LoRAs with heads of 2, 3 and 3 classes over one plain classifier, and its outputs with each."""
+    folder, outputs = tmp_path_factory.mktemp('pets'), {}
+    torch.manual_seed(1)
+    plain, x = classifier(num_classes=4), torch.randn(4, 3, 32, 32)
+    for number, (name, classes) in enumerate({'cats': 2, 'dogs': 3, 'mice': 3}.items()):
+        model = copy.deepcopy(plain)
+        model.head.fc = nn.Linear(WIDTH, classes)
+        adapt_with(model.backbone, draw(lambda i, j, r=number: 3 - r, lambda r: 1.0, slices=('qv', 'q', 'kv')[number]))
+        mmlora.save_adapter(model, folder / name, classes=list('abcd'[:classes]), base='weights.pth')
+        outputs[name] = model(x).detach()
+    return plain, x, folder, outputs
+
+
+def test_adapters_by_name(pets, tmp_path):
+    plain, x, folder, outputs = pets
+    model, none = copy.deepcopy(plain), plain(x)
+    for name in ('cats', 'dogs'):
+        assert mmlora.load_adapter(model, folder / name, name) is model
+    close = dict(atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model(x), outputs['cats'], **close)  # The first is in use, with its own two classes.
+    mmlora.set_adapter(model, 'dogs')
+    torch.testing.assert_close(model(x), outputs['dogs'], **close)
+    with mmlora.disable_adapter(model):
+        torch.testing.assert_close(model(x), none, **close)
+        assert [info.active for info in mmlora.list_adapters(model)] == [False, False]
+    torch.testing.assert_close(model(x), outputs['dogs'], **close)
+    mmlora.set_adapter(model, ['dogs', None, 'cats', 'dogs'])
+    mixed = model(x)
+    assert mixed.shape == (4, 4) and mixed[2, 2:].isneginf().all() and mixed[0, 3].isneginf()
+    torch.testing.assert_close(mixed[[0, 3], :3], outputs['dogs'][[0, 3]], **close)
+    torch.testing.assert_close(mixed[1], none[1], **close)
+    torch.testing.assert_close(mixed[2, :2], outputs['cats'][2], **close)
+    mmlora.save_adapter(model, tmp_path / 'dogs', 'dogs')
+    told = [read_lora_folder(path).record for path in (folder / 'dogs', tmp_path / 'dogs')]
+    assert [(r['files'], r['classes'], r['base']) for r in told[:1]] == [
+        (r['files'], r['classes'], r['base']) for r in told[1:]]
+    mmlora.delete_adapter(model, 'cats')
+    assert [info.name for info in mmlora.list_adapters(model)] == ['dogs']
+    mmlora.set_adapter(model, 'dogs')
+    torch.testing.assert_close(model(x), outputs['dogs'], **close)
+    mmlora.delete_adapter(model, 'dogs')
+    assert torch.equal(model(x), none) and set(model.state_dict()) == set(plain.state_dict())
+    infos = mmlora.list_adapters(folder)
+    assert [(info.name, info.rank, info.classes) for info in infos] == [
+        ('cats', 3, ('a', 'b')), ('dogs', 2, ('a', 'b', 'c')), ('mice', 1, ('a', 'b', 'c'))]
+
+
+class Layer(nn.Module):
+    """The smallest model with a layer that an adapter may have, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn, self.head = nn.Module(), nn.Module()
+        self.attn.qkv, self.head.fc = nn.Linear(8, 24), nn.Linear(24, 2)
+
+    def forward(self, x):
+        return self.head.fc(self.attn.qkv(x))
+
+
+def test_a_swap_compiles_nothing_anew(tmp_path):
+    torch.manual_seed(3)
+    model, x, counted = Layer().eval(), torch.randn(4, 8), []
+    for name, rank in (('a', 2), ('b', 1)):
+        weights = {('attn.qkv', part): Pair(torch.randn(rank, 8), torch.randn(8, rank), 1.0) for part in 'qv'}
+        write_lora_folder(tmp_path / name, weights, {}, Head(torch.randn(3, 24), torch.randn(3)))
+    for name in ('pet', 'other'):
+        mmlora.load_adapter(model, tmp_path / 'a', name)
+    banks, expected = find_banks(model), copy.deepcopy(model)
+
+    def backend(graph, inputs):
+        counted.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=backend)
+    with torch.no_grad():
+        before, count = compiled(x), len(counted)
+        mmlora.load_adapter(model, tmp_path / 'b', 'pet')
+        after = compiled(x)
+    torch._dynamo.reset()
+    assert find_banks(model) == banks and len(counted) == count > 0
+    mmlora.load_adapter(expected, tmp_path / 'b', 'new')
+    mmlora.set_adapter(expected, 'new')
+    torch.testing.assert_close(after, expected(x), atol=1e-6, rtol=1e-5)
+    assert (after - before).abs().max() > 0.01
+
+
+KINDS = {
+    'rlrr': dict(targets=['qkv', 'proj'], scale_shift=[r'.*ln1']),
+    'dora': dict(targets=['qkv', 'ffn.layers.1'], lora_ranks=3),
+    'moslora': dict(targets=['proj'], lora_ranks=2, lora_alpha=3.0),
+    'melora': dict(targets=['qkv'], lora_ranks=4, adapter_cfg=dict(num_groups=2)),
+    'glora': dict(targets=['qkv'], lora_ranks=2),
+    'pissa': dict(targets=['proj'], lora_ranks=2),
+    'lora': dict(targets=['proj'], lora_ranks=2, scale_shift=[r'.*ln2']),
+    'ssf': {}, 'bitfit': {}, 'layernormtune': {}, 'vpt': dict(adapter_cfg=dict(num_tokens=3)),
+    'houlsby': dict(adapter_cfg=dict(bottleneck=2)), 'adaptformer': dict(adapter_cfg=dict(bottleneck=2)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    torch.manual_seed(2)
+    path = tmp_path_factory.mktemp('base') / 'vit.pth'
+    torch.save(build(vit()).state_dict(), path)
+    return dict(type='Pretrained', checkpoint=str(path))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_other_kinds_come_back(kind, base, tmp_path):
+    cfg = dict(type='AdaptedBackbone', kind=kind, backbone=vit(init_cfg=base), **KINDS[kind])
+    model = build(cfg)
+    model.init_weights()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        model.eval()
+        before = model(x)[-1]
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) / 10)
+        expected = model(x)[-1]
+    assert (expected - before).abs().max() > 1e-3
+    mmlora.save_adapter(model, tmp_path / 'a')
+    config = json.loads((tmp_path / 'a' / 'adapter_config.json').read_text())
+    assert config['peft_type'] == TYPE + kind.upper()
+    assert f'| kind of adapter | {model.adaptation["kind"]} |' in (tmp_path / 'a' / 'README.md').read_text()
+    for given in (cfg, vit(init_cfg=base)):  # The adapted config means its plain backbone, too.
+        again = mmlora.load_adapter(given, tmp_path / 'a', 'mine')
+        assert torch.equal(again(x)[-1], expected)
+    (info,) = mmlora.list_adapters(again)
+    assert (info.name, info.kind.lower(), info.active) == ('mine', kind, True)
+    mmlora.save_adapter(again, tmp_path / 'b')
+    assert (tmp_path / 'b' / 'adapter_model.safetensors').read_bytes() == (
+        tmp_path / 'a' / 'adapter_model.safetensors').read_bytes()
+    other = build(vit())
+    with pytest.raises(ValueError, match=r'stands on weights with the sha256 .*those of the model have'):
+        mmlora.load_adapter(other, tmp_path / 'a')
+    with pytest.raises(ValueError, match='Build the model again|cannot be taken away'):
+        mmlora.delete_adapter(again, 'mine')
+
+
+def test_peft_has_none_of_our_types():
+    peft = pytest.importorskip('peft')
+    assert not {TYPE + kind.upper() for kind in KINDS} & {kind.value for kind in peft.PeftType}
+
+
+def test_what_is_refused(pets, base, tmp_path):
+    plain, x, folder, outputs = pets
+    model = copy.deepcopy(plain)
+    mmlora.load_adapter(model, folder / 'cats', 'cats')
+    for act, error, message in (
+        (lambda: mmlora.set_adapter(model, 'dog'), ValueError, r"no adapter 'dog': it has \['cats'\]"),
+        (lambda: mmlora.set_adapter(model, 3), TypeError, 'give a name, a list with the name for each sample'),
+        (lambda: mmlora.delete_adapter(model, 'dog'), ValueError, "no adapter 'dog'"),
+        (lambda: mmlora.save_adapter(model, tmp_path / 'a', 'dog'), ValueError, "no adapter 'dog'"),
+        (lambda: mmlora.save_adapter(plain, tmp_path / 'a'), ValueError, 'the VisionTransformer has no adapter'),
+        (lambda: mmlora.load_adapter(plain, tmp_path / 'none'), FileNotFoundError, 'does not exist'),
+        (lambda: mmlora.load_adapter(3, folder / 'cats'), TypeError, 'a model, a config or the path of one'),
+        (lambda: mmlora.load_adapter(classifier(), folder / 'cats'), ValueError, 'stands on weights with the sha256'),
+        (lambda: mmlora.load_adapter(model, folder / 'dogs', ''), ValueError, "an adapter has a name, got ''"),
+        (lambda: mmlora.list_adapters(tmp_path / 'none'), FileNotFoundError, 'does not exist'),
+    ):
+        with pytest.raises(error, match=message):
+            act()
+    torch.testing.assert_close(model(x), outputs['cats'], atol=1e-6, rtol=1e-5)
+    for frozen, kind, message in ((False, 'lora', 'let the backbone learn too'),
+                                  (True, 'FullFineTune', 'learns all of the backbone'),
+                                  (True, 'LinearProbe', 'learns nothing in the backbone')):
+        more = dict(targets=['proj']) if kind == 'lora' else {}
+        adapted = build(dict(type='AdaptedBackbone', kind=kind, backbone=vit(), frozen=frozen, **more))
+        with pytest.raises(ValueError, match=message):
+            mmlora.save_adapter(adapted, tmp_path / 'a')
+    adapted = build(dict(type='VitSR_LoRA', lora_ranks=1, arch=dict(ARCH, num_layers=2), img_size=32, patch_size=16))
+    with pytest.raises(ValueError, match='is adapted already: give its config'):
+        mmlora.load_adapter(adapted, folder / 'cats')
+    cfg = Config(dict(model=dict(type='ImageClassifier', backbone=vit(init_cfg=base), head=dict(
+        type='LinearClsHead', in_channels=WIDTH, num_classes=4))))
+    with pytest.raises(ValueError, match='stands on weights'):
+        mmlora.load_adapter(cfg, folder / 'cats')
