@@ -95,9 +95,9 @@ def read_list(
         name, labels = found['name'][::-1], found['labels'][::-1].strip()
         where = f'{path}, line {number}: {quote(line)}'
         words = _BETWEEN.split(labels)
-        check_name(name, where)
         if not labels:
             _fail(where, f'has no label; a line is "<name> {"0,1,..." if multi_label else "<class index>"}"')
+        check_name(name, where)
         if multi_label:
             num_classes = num_classes or len(words)
             label = _multi_hot(words, num_classes, where)

@@ -6,6 +6,7 @@ at all of it.
 """
 
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,8 +39,12 @@ def check_packed(path: str | os.PathLike) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        _check_bytes(sum(entry.file_size for entry in archive.infolist()), path, 'unpacks')
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except (ValueError, LookupError, NotImplementedError, OSError, struct.error) as error:  # Of a damaged directory.
+        raise zipfile.BadZipFile(str(error)) from error
+    _check_bytes(claimed, path, 'unpacks')
 
 
 def check_content(value: Any, path: str | os.PathLike, inside: Callable[[Any], Iterable] | None = None) -> None:
