@@ -9,7 +9,9 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +42,7 @@ SUFFIX = '_vit-micro_glyphs-5way'
 N_WAY, N_SHOT, N_QUERY = 5, 5, 10
 TASKS = {'unseen scripts': 'test', 'handwritten digits': 'digits'}
 """What is tested, and how :func:`draw_tasks` calls it."""
-COUNTS = {'test': 70, 'digits': 30, 'val': 60}
+COUNTS = {'test': 60, 'digits': 20, 'val': 60}
 TOGETHER = 10
 """Tasks whose images go through the backbone in one batch."""
 Say = Callable[[str], None]
@@ -157,6 +159,18 @@ def draw_tasks(which: str, count: int, viewer: Viewer) -> Iterator[Shown]:
         count: How many.
         viewer: Prepares images.
     """
+    for task in _draw_images(which, count):
+        parts = []
+        for images in task:
+            parts.append(viewer.prepare(images))
+            parts.append(torch.arange(N_WAY).repeat_interleave(len(images) // N_WAY))
+        yield Shown(*parts)
+
+
+@lru_cache(maxsize=4)  # A process tests many rows on the same tasks.
+def _draw_images(which: str, count: int) -> list[tuple[list[Any], list[Any]]]:
+    """Return the support and the query images of each task, class by class."""
+    found = []
     scripts = [] if which == 'digits' else load_split(f'glyphs/{which}.json')['scripts']
     digits = dict(type='Digits', split='test', pipeline=[dict(type='PackInputs')])
     for number in range(count):
@@ -167,11 +181,9 @@ def draw_tasks(which: str, count: int, viewer: Viewer) -> Iterator[Shown]:
             images = DATASETS.build(letters if scripts else digits)
             positions = positions_by_class(images.get_gt_labels())
         episode = draw_episode(positions, N_WAY, N_SHOT, N_QUERY, 0, number)
-        parts = []
-        for places in (episode.support, episode.query):
-            parts.append(viewer.prepare([images[int(place)] for place in places.reshape(-1)]))
-            parts.append(torch.arange(N_WAY).repeat_interleave(places.shape[1]))
-        yield Shown(*parts)
+        parts = (episode.support, episode.query)
+        found.append(tuple([images[int(place)] for place in places.reshape(-1)] for places in parts))
+    return found
 
 
 def train_generator(stages: Stages, name: str, say: Say = print) -> Path:
