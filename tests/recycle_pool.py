@@ -11,7 +11,10 @@ GRID, SIDE = [4, 4], 32
 
 
 def write_pool(folder, per_class=4, loras=LORAS, ratio='0.5', classes=range(5), **about):
-    """Write the pool with some of the classes: an image is of one colour but for a corner, and keeps the 8 patches of its first two rows."""
+    """Write the pool with some of the classes.
+
+    An image is of one colour but for a corner, and keeps the 8 patches of its first two rows.
+    """
     images, wanted = [], sorted(classes)
     mask = torch.zeros(16, dtype=torch.bool)
     mask[:8] = True
@@ -24,7 +27,8 @@ def write_pool(folder, per_class=4, loras=LORAS, ratio='0.5', classes=range(5), 
                 pixels[:, :8, :8] = 0
                 write_image(folder, name, pixels)
                 right = number > 0
-                images.append(PoolImage(name, wanted.index(gt_label), lora, label, 0.1, right, 0, 1, {ratio: encode_mask(mask)}))
+                masks = {ratio: encode_mask(mask)}
+                images.append(PoolImage(name, wanted.index(gt_label), lora, label, 0.1, right, 0, 1, masks))
     about = dict(dict(grid=GRID, image_size=[SIDE, SIDE], loras=list(loras)), **about)
     pool = Pool(folder, about, [CLASSES[k] for k in wanted], [10 + k for k in wanted], images)
     pool.save()

@@ -64,4 +64,5 @@ def import_published_task_vectors(tasks: Mapping[str, str | os.PathLike], out: s
     """
     paths = {name: Path(path) / TASK_VECTOR if Path(path).is_dir() else Path(path) for name, path in tasks.items()}
     vectors = {name: read_published_task_vector(path)[None] for name, path in paths.items()}
-    return TaskVectors(vectors, dict(encoder=dict(type='DecoderStates'), base_sha256=None, shot=None, seed=None)).write(out)
+    about = dict(encoder=dict(type='DecoderStates'), base_sha256=None, shot=None, seed=None)
+    return TaskVectors(vectors, about).write(out)

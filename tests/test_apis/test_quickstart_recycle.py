@@ -52,7 +52,8 @@ def test_runs_start_where_they_say_and_are_tested_on_the_same_episodes(stages):
             path, accuracy = recycle.meta_train(stages, run, settings)
             assert 50 < accuracy < 100
             rows[next(name for name, one in recycle.METHODS.items() if one is method)] = path
-    plain, merged, fresh, average = (recycle.test_cell(stages, name, DIGITS, *given, 20) for name, *given in rows.items())
+    found = [recycle.test_cell(stages, name, DIGITS, weights, 20) for name, weights in rows.items()]
+    plain, merged, fresh, average = found
     for shot in recycle.SHOTS:
         assert 60 < plain[shot].accuracies.mean() < 100
         for own, start in ((fresh, plain), (average, merged)):  # A step at the rate 0 changes nothing.

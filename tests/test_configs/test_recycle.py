@@ -41,7 +41,8 @@ def test_the_grid_is_complete():
 @pytest.mark.parametrize('name', META)
 def test_the_published_settings(name):
     cfg = load(name)
-    assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('Adam', 3e-3 if 'micro' in name else 1e-3)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('Adam', 3e-3 if 'micro' in name else 1e-3)
     schedule = cfg.param_scheduler
     assert (schedule.period, schedule.warmup, schedule.min_ratio, schedule.by_epoch) == (100, 25, 0.01, False)
     sampler = cfg.train_dataloader.batch_sampler

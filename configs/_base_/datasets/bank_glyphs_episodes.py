@@ -1,5 +1,5 @@
-# Episodes of the tasks of the banks, in their ways of writing; each comes with a LoRA. The letters are those of the bank
-# (hub/glyphs_ways.py).
+# Episodes of the tasks of the banks, in their ways of writing; each comes with a LoRA. The letters are those of the
+# bank (hub/glyphs_ways.py).
 bank_folder = 'work_dirs/banks/bank_vit-micro_glyphs-5way'
 scripts = ['LATIN', 'CANADIAN SYLLABICS', 'CYRILLIC', 'GREEK', 'ARABIC', 'OLD ITALIC']
 letters_in_ways = [

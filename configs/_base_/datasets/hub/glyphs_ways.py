@@ -1,5 +1,5 @@
-# Printed letters of the training scripts, each script in many ways of writing (mmlora/datasets/glyph_ways.py): a task is
-# a script and a way, so that what a LoRA must learn differs between tasks, and the images show it.
+# Printed letters of the training scripts, each script in many ways of writing (mmlora/datasets/glyph_ways.py): a task
+# is a script and a way, so that what a LoRA must learn differs between tasks, and the images show it.
 scripts = ['LATIN', 'CANADIAN SYLLABICS', 'CYRILLIC', 'GREEK', 'ARABIC', 'OLD ITALIC']
 hub_sources = [
     dict(
