@@ -66,7 +66,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
     def _read(self, path: str) -> np.ndarray:
         content = self._fetch(path)
         if not content:
-            raise ValueError(f'{path} is an empty file, not an image: copy it again')
+            raise ValueError(f'{path} cannot be read as an image, it is an empty file: copy it again')
         self._check_size(content, path)
         try:
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)

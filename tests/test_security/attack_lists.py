@@ -156,7 +156,7 @@ IMAGES = {
     'no pixels': (png(0, 0, 0), 'cannot be read'),
     'cut': (png(4, 4, 4)[:44], 'cannot be read'),
     'text': (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'cannot be read'),
-    'empty': (b'', 'is an empty file'),
+    'empty': (b'', 'cannot be read'),
 }
 
 
