@@ -50,7 +50,7 @@ def compare(stages: Stages, methods: Sequence[str], episodes: int, workers: int)
         found.setdefault(task, {})[name] = scores
     print(f'\n{table(found)}')
     picture = draw_comparison(found, stages.work_dir / 'comparison.png')
-    print(f'\n{picture}, {stages.pool / "sheet.png"}. {time.perf_counter() - start:.0f} s in all.')
+    print(f'\n{os.path.relpath(picture)}, {stages.pool / "sheet.png"}. {time.perf_counter() - start:.0f} s in all.')
 
 
 def search(stages: Stages) -> None:
