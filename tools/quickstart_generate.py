@@ -45,7 +45,8 @@ def compare(stages: Stages, rows: Sequence[str], counts: Mapping[str, int], work
         found.setdefault(titles[which], {})[name] = own
     say(f'\n{table(found)}')
     picture = draw_comparison(found, stages.work_dir / 'comparison.png')
-    say(f'\n{os.path.relpath(picture)}. Generators and results are in {stages.work_dir}. {time.perf_counter() - start:.0f} s in all.')
+    seconds = time.perf_counter() - start
+    say(f'\n{os.path.relpath(picture)}. Generators and results are in {stages.work_dir}. {seconds:.0f} s in all.')
 
 
 def search(stages: Stages, tasks: int, workers: int) -> None:

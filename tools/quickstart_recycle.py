@@ -50,7 +50,7 @@ def compare(stages: Stages, methods: Sequence[str], episodes: int, workers: int)
         found.setdefault(task, {})[name] = scores
     print(f'\n{table(found)}')
     picture = draw_comparison(found, stages.work_dir / 'comparison.png')
-    print(f'\n{os.path.relpath(picture)}, {stages.pool / "sheet.png"}. {time.perf_counter() - start:.0f} s in all.')
+    print(f'\n{os.path.relpath(picture)}. {time.perf_counter() - start:.0f} s in all.')
 
 
 def search(stages: Stages) -> None:
@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         methods = choose([slugs[FIRST], *args.methods], slugs)
     except ValueError as error:
         parser.error(str(error))
+    if len(methods) < 2:
+        parser.error(f'--methods must name one to compare with {slugs[FIRST]}')
     stages = Stages(CONFIGS, args.work_dir)
     if args.tune:
         search(stages)

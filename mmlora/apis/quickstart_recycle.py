@@ -1,6 +1,8 @@
 """The third job: recycle the LoRAs of a hub into one that needs no tuning, and compare it on letters and digits."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..evaluation import EpisodeScores
+from ..io.atomic import write_text
+from ..io.lora_folder import read_lora_folder
 from ..io.pool import Pool
 from ..models.batch_norm_prior import build_prior
 from .hub_teachers import open_teachers
@@ -134,7 +138,8 @@ def meta_train(
 ) -> tuple[str, float]:
     """Meta-train, or train P>M>F, and return the checkpoint that is best on the letters for validation, and how good.
 
-    A run that was killed goes on, one that is finished is kept.
+    A run that was killed goes on, one that is finished is kept; one of other settings, or of another pool or average,
+    is an error.
 
     Args:
         stages: Where files lie; the pool, and for a start from the average that too, must be there.
@@ -144,15 +149,31 @@ def meta_train(
 
     Returns:
         The path, and the accuracy with 1 shot in percent.
+
+    Raises:
+        ValueError: The folder holds another run.
     """
     cfg = Config.fromfile(str(stages.config(RUNS[run])))
     given = dict(log_level='ERROR', hub_folder=HUB, pool_folder=str(stages.pool), **(settings or {}))
+    made_of: list[Any] = [None if run == 'pmf' else Pool.open(stages.pool).about]
     if cfg.get('load_from'):
         given['load_from'] = str(stages.average)
+        made_of.append(read_lora_folder(stages.average).record['files'])
     cfg.merge_from_dict(given)
     work_dir = stages.work_dir / (folder or run)
+    _bind(work_dir, json.dumps([cfg.to_dict(), *made_of], sort_keys=True, default=str))
     runner = train(cfg, work_dir=str(work_dir), resume='auto')
-    return str(next(work_dir.glob('best_*.pth'))), runner.message_hub.get_info('best_score')
+    best, score = (runner.message_hub.get_info(name) for name in ('best_ckpt', 'best_score'))
+    return str(work_dir / Path(best).name), score
+
+
+def _bind(work_dir: Path, made_of: str) -> None:
+    """Write down what a run is made of, or check that it is the same as before."""
+    digest, mark = hashlib.sha256(made_of.encode()).hexdigest(), work_dir / 'settings.sha256'
+    if mark.is_file() and mark.read_text(encoding='utf-8') != digest:
+        raise ValueError(f'{work_dir} holds a run of other settings, or of another pool or average: delete it, or give '
+                         'another --work-dir')
+    write_text(mark, digest)
 
 
 def test_cell(
@@ -171,7 +192,7 @@ def test_cell(
     cfg = Config.fromfile(str(stages.config(method)))
     target = Config.fromfile(str(stages.configs / f'prototypes_vit-micro_{TASKS[task]}-5way.py'))
     cfg.test_dataloader = copy.deepcopy(target.test_dataloader)
-    cfg.merge_from_dict(dict(log_level='ERROR', hub_folder=HUB, load_from=None))
+    cfg.merge_from_dict(dict(log_level='WARNING', hub_folder=HUB, load_from=None))
     folder = stages.work_dir / 'tests' / f'{method.slug}_{TASKS[task]}'
     files = {shot: folder / f'{shot}-shot.json' for shot in SHOTS}
     for metric, shot in zip(cfg.test_evaluator, SHOTS, strict=True):

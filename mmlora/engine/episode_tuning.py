@@ -1,5 +1,6 @@
 """A loop for tests in which something learns from the support of each episode: see :mod:`mmlora.engine.tuners`."""
 
+import inspect
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -65,6 +66,9 @@ class EpisodeTuningLoop(TestLoop):
         if others:
             raise TypeError(f'{type(self).__name__} gives accuracies of episodes, which {", ".join(others)} in '
                             'test_evaluator cannot take: leave it out')
+        if len({metric.prefix for metric in metrics}) < len(metrics):
+            raise ValueError('two EpisodeAccuracy of test_evaluator have one prefix, so that one result would replace '
+                             f'the other, in {[metric.prefix for metric in metrics]}: give each a prefix of its own')
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
         runner.model.eval()
@@ -98,17 +102,19 @@ class EpisodeTuningLoop(TestLoop):
         done = diverged = 0
         for chunk, inputs in zip(chunks, pictures, strict=True):
             scores = tuner.scores(chunk, None if inputs is None else inputs.unflatten(0, (len(chunk), -1)))
-            values[[e.number for e in chunk]], bad = right_answers(scores)
-            diverged, done = diverged + bad, done + len(chunk)
+            values[[e.number for e in chunk]], lost = right_answers(scores)
+            diverged, done = diverged + lost, done + len(chunk)
             if time.monotonic() - last > LOG_SECONDS or done == len(episodes):
                 last = time.monotonic()
                 mean, left = 100 * values[list(numbers[:done])].mean(), (last - begin) / done * (len(episodes) - done)
                 self.runner.logger.info(f'{metric.prefix}: {done} of {len(episodes)} episodes in {last - begin:.1f} s, '
                                         f'accuracy {mean:.2f}, {left:.0f} s left')
-        if diverged:
-            self.runner.logger.warning(f'{metric.prefix}: {diverged} of {len(episodes)} episodes diverged, and their '
-                                       'queries count as wrong: lower the rate of the optimizer')
+        bad = torch.tensor(float(diverged))
+        all_reduce(bad)
         all_reduce(values)  # Of the other processes' episodes each holds zeros.
+        if bad:
+            self.runner.logger.warning(f'{metric.prefix}: {int(bad)} of {len(values)} episodes diverged, and their '
+                                       'queries count as wrong: lower the rate of the optimizer')
         return values.numpy()
 
 
@@ -116,12 +122,18 @@ def build_tuner(tuner: Mapping[str, Any]) -> EpisodeTuner:
     """Build a tuner from its config.
 
     Raises:
-        ValueError: There is no such tuner.
+        ValueError: There is no such tuner, or it lacks a setting or has none of that name.
     """
     kind = TUNERS.get(tuner['type']) if isinstance(tuner.get('type'), str) else None
     if kind is None:
         raise ValueError(f'tuner={dict(tuner)} must name a type; choose from {", ".join(sorted(TUNERS.module_dict))}')
-    return kind(**{name: value for name, value in tuner.items() if name != 'type'})
+    settings = {name: value for name, value in tuner.items() if name != 'type'}
+    try:
+        inspect.signature(kind).bind(**settings)
+    except TypeError as error:
+        known = ', '.join(inspect.signature(kind).parameters)
+        raise ValueError(f'tuner={dict(tuner)}: {error}; {kind.__name__} takes {known}') from error
+    return kind(**settings)
 
 
 def right_answers(scores: Tensor) -> tuple[Tensor, int]:

@@ -58,12 +58,16 @@ class EpisodeScores:
         episodes, values = content.get('episodes'), content.get('accuracies')
         if not isinstance(episodes, dict) or not isinstance(values, list) or len(values) != episodes.get('n_episodes'):
             raise ValueError(f'{path} does not hold one accuracy for each of its episodes: {_REMEDY}')
+        if not isinstance(content.get('images'), str):
+            raise ValueError(f'{path} does not say which labels its episodes were drawn from: {_REMEDY}')
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
             raise ValueError(f'{path} holds accuracies that are no numbers: {_REMEDY}')
-        return cls(np.asarray(values, dtype=np.float64), episodes, str(content.get('images')))
+        return cls(np.asarray(values, dtype=np.float64), episodes, content['images'])
 
     def minus(self, other: 'EpisodeScores') -> tuple[float, float]:
         """Return :func:`paired_difference` of this test and another one.
+
+        The labels are compared; that they are those of the same images is for you to see to.
 
         Raises:
             ValueError: The other one had other episodes; the field that differs is named.

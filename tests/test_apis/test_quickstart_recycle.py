@@ -61,6 +61,15 @@ def test_runs_start_where_they_say_and_are_tested_on_the_same_episodes(stages):
     assert (merged[1].accuracies != plain[1].accuracies).any()
 
 
+def test_a_run_of_other_settings_is_not_taken_for_this_one(stages):
+    settings = {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1,
+                'val_dataloader.dataset': dict(scripts=['OGHAM'], samples_per_class=20)}  # yapf: disable
+    path, accuracy = recycle.meta_train(stages, 'fresh', settings, 'own')
+    assert recycle.meta_train(stages, 'fresh', settings, 'own') == (path, accuracy)
+    with pytest.raises(ValueError, match='own holds a run of other settings'):
+        recycle.meta_train(stages, 'fresh', {**settings, 'optim_wrapper.optimizer.lr': 1.0}, 'own')
+
+
 def test_a_pool_is_kept(stages):
     before = {file: file.stat().st_mtime_ns for file in stages.pool.rglob('*.png') if file.name != 'sheet.png'}
     pool = recycle.make_pool(stages, lambda text: None, iterations=2, members=2)

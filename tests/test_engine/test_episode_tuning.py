@@ -11,15 +11,25 @@ from mmpretrain.registry import MODELS
 
 from mmlora.adapters import draw_lora, merge_lora
 from mmlora.engine.episode_tuning import EpisodeTuningLoop, right_answers
-from mmlora.engine.tuners import FeatureTuner, FullTuner, LoRATuner, NumberedEpisode, TestImages
+from mmlora.engine.tuners import (
+    FeatureTuner,
+    FullTuner,
+    LoRAHubTuner,
+    LoRATuner,
+    MOLETuner,
+    NumberedEpisode,
+    TestImages,
+    lora_hub_tuner,
+)
+from mmlora.engine.tuners.feature_tuner import fit_and_score, gather
 from mmlora.engine.tuners.heads import LinearHeads
-from mmlora.engine.tuners.hub_factors import StackedLoRAs
+from mmlora.engine.tuners.hub_factors import StackedLoRAs, with_adapters
 from mmlora.engine.tuners.lora_hub_tuner import search
 from mmlora.engine.tuners.mole_tuner import Gates, balance_loss, mix
 from mmlora.engine.tuners.views import draw_views
 from mmlora.episodes import draw_episode, positions_by_class
 from mmlora.evaluation import EpisodeScores, episode_accuracies, images_digest
-from mmlora.io.hub import write_index
+from mmlora.io.hub import LoRAHub, write_index
 from mmlora.io.lora_folder import write_lora_folder
 from mmlora.ranks import weights_sha256
 
@@ -199,6 +209,65 @@ def test_full_tuning_lowers_the_loss_of_the_support(runner):
     assert losses[1] < 0.5 * losses[0]
 
 
+def tuned(tuner, runner, change=lambda inputs: None):
+    """Scores ``(3, 6, 3)`` of a tuner in double precision, and its images; the inputs may be changed first."""
+    images = InDouble(build_model(torch.float64), runner.test_dataloader)
+    episodes, inputs = some_episodes(images)
+    change(inputs)
+    tuner.start(images)
+    try:
+        scores = [tuner.scores([e], inputs[k : k + 1]) for k, e in enumerate(episodes)]
+    finally:
+        tuner.finish()
+    return torch.cat(scores), images
+
+
+@pytest.mark.parametrize('kind, settings', [
+    (LoRATuner, dict(rank=2, steps=3)),
+    (FullTuner, dict(steps=2)),
+    (FullTuner, dict(head='prototype', steps=2, views=1)),
+    (LoRAHubTuner, dict(members=2, evaluations=5)),
+    (LoRAHubTuner, dict(head='linear', members=2, evaluations=5, steps=3)),
+], ids=['lora', 'full', 'full-prototype', 'lorahub', 'lorahub-linear'])  # fmt: skip
+def test_other_queries_do_not_matter(runner, kind, settings):
+    if kind is LoRAHubTuner:
+        settings = dict(settings, hub=f'{runner.work_dir}/hub')
+
+    def spoil(inputs):  # The first six of an episode of 3 classes and 2 shots are the support.
+        inputs[:, 7:] = torch.randn(inputs[:, 7:].shape, generator=torch.Generator().manual_seed(1)).double()
+
+    wanted, found = tuned(kind(**settings), runner)[0], tuned(kind(**settings), runner, spoil)[0]
+    torch.testing.assert_close(found[:, 0], wanted[:, 0], rtol=1e-10, atol=1e-10)
+    assert (found[:, 1:] - wanted[:, 1:]).abs().max() > 1e-3
+
+
+def adapted_scores(runner, weights):
+    """Scores of class means on a backbone that carries a LoRA."""
+    images = InDouble(build_model(torch.float64), runner.test_dataloader)
+    with with_adapters(images.backbone, [weights]):
+        features = images.encode()
+    return fit_and_score('prototype', some_episodes(images)[0], *gather(features, some_episodes(images)[0]), ADAM, 0)
+
+
+def test_hubs_are_used_as_they_say(runner, monkeypatch):
+    hub = f'{runner.work_dir}/hub'
+    members = LoRAHub.open(hub).adapters()
+    average = tuned(FeatureTuner(head='prototype', hub=hub), runner)[0]
+    torch.testing.assert_close(average, adapted_scores(runner, merge_lora(members, 'change')), rtol=1e-6, atol=1e-6)
+    alone = tuned(MOLETuner(hub=hub, head='prototype', members=[1], steps=0), runner)[0]
+    torch.testing.assert_close(alone, adapted_scores(runner, members[1]), rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(lora_hub_tuner, 'search', lambda loss, size, *args: np.eye(size)[0])
+    chosen = tuned(LoRAHubTuner(hub=hub, members=3, views=0), runner)[0]
+    torch.testing.assert_close(chosen, adapted_scores(runner, members[0]), rtol=1e-6, atol=1e-6)
+    assert (average - chosen).abs().max() > 1e-3
+
+
+def test_a_gate_and_its_head_learn(runner):
+    settings = dict(hub=f'{runner.work_dir}/hub', optimizer=ADAM)
+    fresh, learned = (tuned(MOLETuner(steps=steps, **settings), runner)[0] for steps in (0, 20))
+    assert (fresh - learned).abs().max() > 1e-2
+
+
 def test_weighted_sums_of_stacked_loras_are_those_of_merging():
     adapters = loras(build_model(torch.float64).backbone)
     del adapters[1]['layers.1.attn.qkv', 'v']
@@ -263,6 +332,11 @@ def test_queries_without_a_finite_score_are_wrong():
     (dict(type='FeatureTuner', steps=-1), 'steps must be a whole number of at least 0, got -1'),
     (dict(type='LoRATuner', targets=['qkw']), "pattern 'qkw' matches no linear layer"),
     (dict(type='MOLETuner', hub='{hub}', members=[]), r'members=\[\] leaves no LoRA of the hub'),
+    (dict(type='FeatureTuner', stepz=3), "unexpected keyword argument 'stepz'; FeatureTuner takes head, hub, merge"),
+    (dict(type='LoRAHubTuner'), "missing a required argument: 'hub'"),
+    (dict(type='LoRAHubTuner', hub='{hub}', l1=float('nan')), 'l1=nan'),
+    (dict(type='MOLETuner', hub='{hub}', balance=float('inf')), 'balance must be at least 0 and finite, got inf'),
+    (dict(type='FeatureTuner', optimizer=dict(type='SGD', lr=-1)), 'Invalid learning rate'),
 ])
 def test_what_cannot_be_tuned(run, tuner, message):
     with pytest.raises(ValueError, match=message):

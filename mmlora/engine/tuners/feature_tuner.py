@@ -74,7 +74,7 @@ class FeatureTuner(EpisodeTuner):
         self,
         head: str = 'linear',
         hub: str | os.PathLike | None = None,
-        merge: str = 'factors',
+        merge: str = 'change',
         steps: int = 50,
         optimizer: Mapping[str, Any] = SGD,
         together: int = 100,

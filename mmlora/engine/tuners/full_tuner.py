@@ -4,6 +4,9 @@ With a linear head the baseline "Full fine-tuning" of LoRA-Recycle (Hu et al., C
 the rate 0.1 and 50 steps. With prototypes and views the last stage of P>M>F (Hu et al., CVPR 2022, arXiv
 2204.07305): the class means of the support classify changed copies of it. P>M>F chooses the rate of each domain on
 validation episodes; here the rate is a setting, and nothing is chosen on tests.
+
+Deviations from P>M>F: squared distances to the class means, not scaled cosines; SGD in the config, not Adam; views are
+shifted and of another brightness, not of other colours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +52,7 @@ class FullTuner(EpisodeTuner):
 
     def start(self, images: TestImages) -> None:
         """Keep a copy of all weights, and let them learn."""
-        self._images = images
+        self._images = images.check_gradients()
         parts = [images.backbone, *([images.model.neck] if getattr(images.model, 'with_neck', False) else [])]
         self._kept = [(p, p.detach().clone()) for part in parts for p in part.parameters()]
         self._undo.callback(self._kept.clear)

@@ -96,6 +96,7 @@ def check_optimizer(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     if optimizer.get('type') not in ELEMENTWISE:
         raise ValueError(f'optimizer={dict(optimizer)} would mix episodes that are learned together; choose its type '
                          f'from {", ".join(ELEMENTWISE)}')
+    OPTIMIZERS.build({**optimizer, 'params': [nn.Parameter(torch.zeros(1))]})  # It raises where a number is wrong.
     return dict(optimizer)
 
 

@@ -11,6 +11,7 @@ searched with that head, and the head is fitted anew. With prototypes the class 
 classify this image too well to tell weights apart, so the loss is that of ``views`` changed copies of the support.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -63,8 +64,9 @@ class LoRAHubTuner(EpisodeTuner):
         optimizer: Mapping[str, Any] = SGD,
     ) -> None:
         super().__init__(together=1)
-        if not bound > 0 or l1 < 0:
-            raise ValueError(f'bound must be positive and l1 at least 0, got bound={bound!r} and l1={l1!r}')
+        if not 0 < bound < math.inf or not 0 <= l1 < math.inf:
+            raise ValueError('bound must be positive and l1 at least 0, both finite, got '
+                             f'bound={bound!r} and l1={l1!r}')
         self.hub, self.head, self.optimizer = hub, check_head(head), check_optimizer(optimizer)
         self.members, self.evaluations = whole('members', members, 1), whole('evaluations', evaluations, 1)
         self.l1, self.bound, self.views = float(l1), float(bound), whole('views', views, 0)
@@ -106,6 +108,7 @@ class LoRAHubTuner(EpisodeTuner):
 
         best = search(loss, len(chosen), self.bound, self.evaluations)
         known = features(best, support)
+        heads = HEADS[self.head](episodes, known.shape[-1], known)
         self._fit(heads, known, labels)
         return heads.scores(known, features(best, query))
 

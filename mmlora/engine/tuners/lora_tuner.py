@@ -63,7 +63,7 @@ class LoRATuner(EpisodeTuner):
         Raises:
             ValueError: A pattern matches no layer.
         """
-        self._images, self._sites = images, select(self.targets, linear_names(images.backbone))
+        self._images, self._sites = images.check_gradients(), select(self.targets, linear_names(images.backbone))
 
     def scores(self, episodes: Sequence[NumberedEpisode], images: Tensor) -> Tensor:
         """See :class:`EpisodeTuner`."""

@@ -12,6 +12,7 @@ Deviations: e begins at 0, so that the gate begins with the average; the loss of
 ``-log`` of the mean gates of the members, so that its factor does not depend on M.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,8 +94,8 @@ class MOLETuner(EpisodeTuner):
         together: int = 10,
     ) -> None:
         super().__init__(together)
-        if balance < 0:
-            raise ValueError(f'balance must be at least 0, got {balance!r}')
+        if not 0 <= balance < math.inf:
+            raise ValueError(f'balance must be at least 0 and finite, got {balance!r}')
         self.hub, self.head, self.members, self.balance = hub, check_head(head), members, float(balance)
         self.steps, self.optimizer = whole('steps', steps, 0), check_optimizer(optimizer)
         self._experts: Tensor

@@ -50,6 +50,16 @@ class TestImages:
         """Return the context in which images are encoded."""
         return autocast(enabled=self.fp16)
 
+    def check_gradients(self) -> 'TestImages':
+        """Return self, for what learns through the model.
+
+        Raises:
+            ValueError: Features are in half precision on a GPU, where small gradients would be lost without scaling.
+        """
+        if self.fp16 and torch.cuda.is_available():
+            raise ValueError('what learns through the model would lose small gradients in float16: leave out --amp')
+        return self
+
     def features(self, inputs: Tensor) -> Tensor:
         """Return the features ``(B, D)`` of prepared images, in single precision or better.
 

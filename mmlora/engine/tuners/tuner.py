@@ -30,7 +30,7 @@ class NumberedEpisode:
     seed: int
 
     def generator(self, what: str) -> torch.Generator:
-        """Return a generator for one purpose, which no other episode and no other purpose shares."""
+        """Return a generator for one purpose, which no other episode of the series and no other purpose shares."""
         return torch.Generator().manual_seed(derive_seed(f'episode {what}', self.seed, self.number))
 
     @property
