@@ -15,11 +15,7 @@ def hub(name: str) -> Path:
     Raises:
         FileNotFoundError: The package brings no hub of this name.
     """
-    entries = [Path(str(entry)) for entry in files(__name__).iterdir() if entry.name.startswith('hub_')]
-    known = {entry.name: entry for entry in entries if entry.is_dir()}
-    if name not in known:
-        raise FileNotFoundError(f'mmlora brings no hub {name!r}; choose from {", ".join(sorted(known)) or "none"}')
-    return known[name]
+    return _folder('hub', 'hub_', name)
 
 
 def folder(name: str) -> str:
@@ -28,9 +24,14 @@ def folder(name: str) -> str:
     Raises:
         FileNotFoundError: The package brings no folder of this name.
     """
-    known = {entry.name: str(entry) for entry in files(__name__).iterdir() if entry.name.startswith('banks_')}
+    return str(_folder('folder', 'banks_', name))
+
+
+def _folder(what: str, begin: str, name: str) -> Path:
+    entries = [Path(str(entry)) for entry in files(__name__).iterdir() if entry.name.startswith(begin)]
+    known = {entry.name: entry for entry in entries if entry.is_dir()}
     if name not in known:
-        raise FileNotFoundError(f'mmlora brings no folder {name!r}; choose from {", ".join(sorted(known)) or "none"}')
+        raise FileNotFoundError(f'mmlora brings no {what} {name!r}; choose from {", ".join(sorted(known)) or "none"}')
     return known[name]
 
 

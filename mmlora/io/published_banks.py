@@ -17,15 +17,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights
-from .limits import check_content, check_packed
+from .bare_value import read_bare_value
 from .lora_peft import own_weights
 from .reader import read_checkpoint
 
@@ -114,17 +112,7 @@ def read_published_task_vector(path: str | os.PathLike) -> Tensor:
         ValueError: It holds something else, or values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist: it holds the task vector of the bank')
-    try:
-        check_packed(path)
-        vector = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError,
-            BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [''])[0][:200]
-        raise ValueError(f'{path} is refused: it holds more than a tensor, or is damaged ({type(error).__name__}: '
-                         f'{reason})') from error
-    check_content(vector, path)
+    vector = read_bare_value(path, 'a tensor', 'it holds the task vector of the bank')
     if not isinstance(vector, Tensor) or vector.ndim != 1 or not vector.numel() or not vector.isfinite().all():
         said = tuple(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
         raise ValueError(f'{path} holds {said}, where a finite vector (C,) belongs')

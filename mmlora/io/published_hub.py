@@ -15,15 +15,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
 
-import torch
 from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair
-from .limits import check_content, check_packed
+from .bare_value import read_bare_value
 from .lora_folder import Head
 from .peft_plain import check_finite
 from .reader import read_checkpoint
@@ -88,17 +85,8 @@ def read_published_labels(path: str | os.PathLike) -> list[int]:
         ValueError: It holds anything but a list of whole numbers; nothing of it is run.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist: it says which classes the LoRA beside it tells apart')
-    try:
-        check_packed(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError,
-            BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [''])[0][:200]
-        raise ValueError(f'{path} is refused: it holds more than a list of numbers, or is damaged '
-                         f'({type(error).__name__}: {reason})') from error
-    check_content(content, path)
+    missing = 'it says which classes the LoRA beside it tells apart'
+    content = read_bare_value(path, 'a list of numbers', missing)
     numbers = _numbers(content)
     if numbers is None:
         raise ValueError(f'{path} holds {str(content)[:80]}, where a list of whole numbers of classes belongs')
