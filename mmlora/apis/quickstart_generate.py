@@ -25,7 +25,7 @@ from ..datasets.split_files import load_split
 from ..episodes import draw_episode, positions_by_class
 from ..evaluation import paired_difference
 from ..io.atomic import write_text
-from ..io.lora_banks import LoRABanks
+from ..io.lora_banks import INDEX, LoRABanks
 from ..models.generators import LoRAGenerator
 from ..models.generators.codec import LoRACodec
 from ..models.generators.functional import FrozenFeatures
@@ -34,7 +34,7 @@ from ..models.heads.prototype_head import prototype_scores
 from .extract_task_vectors import extract_task_vectors
 from .generate_lora import load_generator
 from .generator_support import Viewer, build_viewer
-from .quickstart_runs import run_jobs
+from .quickstart_runs import bind_folder, run_jobs
 from .train import train
 
 BANKS = 'banks_vit-micro_glyphs'
@@ -193,12 +193,15 @@ def train_generator(stages: Stages, name: str, say: Say = print) -> Path:
         stages: Where files lie.
         name: Of the config, without the ending that all share.
         say: Gets lines of progress.
+
+    Raises:
+        ValueError: The folder holds a generator of other settings or of another bank.
     """
-    folder = stages.work_dir / name
+    folder, cfg = stages.work_dir / name, stages.config(name)
+    bind_folder(folder, cfg.to_dict(), (Path(stages.bank_folder) / INDEX).read_text(encoding='utf-8'))
     done = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime)
     if (folder / 'done').is_file() and done:
         return done[-1]
-    cfg = stages.config(name)
     if 'task_vectors' in cfg and not Path(cfg.task_vectors).is_file():
         path, _ = extract_task_vectors(cfg, device='cpu')
         say(f'what the tasks of the bank look like: {path}')

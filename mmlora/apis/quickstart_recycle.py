@@ -1,8 +1,6 @@
 """The third job: recycle the LoRAs of a hub into one that needs no tuning, and compare it on letters and digits."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 from mmengine.config import Config
 
 from ..evaluation import EpisodeScores
-from ..io.atomic import write_text
 from ..io.lora_folder import read_lora_folder
 from ..io.pool import Pool
 from ..models.batch_norm_prior import build_prior
@@ -20,7 +17,7 @@ from .inversion_settings import InversionSettings
 from .invert_hub import Say, invert_hub
 from .merge_adapters import merge_adapter_folders
 from .pool_sheet import contact_sheet
-from .quickstart_runs import run_jobs, settings_of
+from .quickstart_runs import bind_folder, run_jobs, settings_of
 from .test import test
 from .train import train
 
@@ -161,19 +158,10 @@ def meta_train(
         made_of.append(read_lora_folder(stages.average).record['files'])
     cfg.merge_from_dict(given)
     work_dir = stages.work_dir / (folder or run)
-    _bind(work_dir, json.dumps([cfg.to_dict(), *made_of], sort_keys=True, default=str))
+    bind_folder(work_dir, cfg.to_dict(), *made_of)
     runner = train(cfg, work_dir=str(work_dir), resume='auto')
     best, score = (runner.message_hub.get_info(name) for name in ('best_ckpt', 'best_score'))
     return str(work_dir / Path(best).name), score
-
-
-def _bind(work_dir: Path, made_of: str) -> None:
-    """Write down what a run is made of, or check that it is the same as before."""
-    digest, mark = hashlib.sha256(made_of.encode()).hexdigest(), work_dir / 'settings.sha256'
-    if mark.is_file() and mark.read_text(encoding='utf-8') != digest:
-        raise ValueError(f'{work_dir} holds a run of other settings, or of another pool or average: delete it, or give '
-                         'another --work-dir')
-    write_text(mark, digest)
 
 
 def test_cell(

@@ -1,6 +1,7 @@
 """What the comparisons of methods share: their runs, side by side, the table, and the test in a new process."""
 
 import difflib
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -12,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..io.atomic import write_text
 from .trial import Trial
 
 
@@ -56,6 +59,25 @@ def choose(names: Sequence[str], methods: Mapping[str, str]) -> list[str]:
 def settings_of(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """Return every combination of the values of a grid."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def bind_folder(folder: Path, *made_of: Any) -> None:
+    """Write down what the run in a folder is made of, or check that it is the same as before.
+
+    Args:
+        folder: Of the run.
+        *made_of: Plain data: its settings, and what stands for the files that it reads.
+
+    Raises:
+        ValueError: The folder holds another run, or one of which nothing is known.
+    """
+    text = json.dumps(made_of, sort_keys=True, default=str)
+    digest, mark = hashlib.sha256(text.encode()).hexdigest(), folder / 'settings.sha256'
+    known = mark.read_text(encoding='utf-8') if mark.is_file() else None
+    if known != digest and (known or any(folder.glob('*.pth'))):
+        raise ValueError(f'{folder} holds a run of other settings, or made of other files: delete it, or give another '
+                         '--work-dir')
+    write_text(mark, digest)
 
 
 def run_jobs(function: Callable[..., Run], jobs: Sequence[tuple], workers: int) -> Iterator[Run]:

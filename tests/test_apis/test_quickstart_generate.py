@@ -126,6 +126,8 @@ def test_rows_are_tested_and_kept(stages, tmp_path):
     before = Path(made['pca-ridge']).stat().st_mtime_ns
     assert str(generate.train_generator(stages, 'pca-ridge', quiet)) == made['pca-ridge']
     assert Path(made['pca-ridge']).stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match='pca-ridge holds a run of other settings'):
+        generate.train_generator(replace(stages, banks=None), 'pca-ridge', quiet)
     found = {}
     for support in ('own', 'shuffled', 'other'):
         row = generate.Row(support, 'pca-ridge', support=support)
