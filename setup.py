@@ -22,6 +22,7 @@ LITE = ['mmcv-lite>=2.1.0,<2.4.0']
 QUICKSTART = ['scikit-learn']
 CLIP = ['open_clip_torch>=2.20', 'ftfy']
 HF = ['transformers>=4.40', 'peft', 'timm']
+BENCH = [*HF, 'open_clip_torch>=2.20', 'loralib']
 FLORENCE = ['transformers>=5', 'faster-coco-eval>=1.6']
 EXTRAS = {
     'lite': LITE,
@@ -31,6 +32,7 @@ EXTRAS = {
     'vis': ['tensorboard', 'scikit-learn', 'grad-cam>=1.4.8,<1.5'],
     'clip': CLIP,
     'hf': HF,
+    'bench': BENCH,
     'florence': FLORENCE,
     'mim': ['mmcv>=2.0.0,<2.4.0', 'mmengine>=0.10.6,<1.0.0'],
     # To make VTAB-1k, once. tensorflow_datasets 4.9.10 uses importlib-resources without asking for it.

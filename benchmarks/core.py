@@ -9,9 +9,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from .memory import kept_bytes, peak_bytes
+from .targets import Outcome, Target, not_measured
 
 CLOCKS: dict[str, Callable[[], float]] = {'wall': time.perf_counter, 'cpu': time.process_time}
 """What time is: that on the wall, or that for which processors worked for this process, in all of its threads. The
@@ -62,6 +66,9 @@ class Comparison:
         warm_up: Number of rounds before them; 0 where a run is long, and the check of the results has warmed up.
         rate: What a run does, for a column of a rate: its name, such as ``'LoRAs per minute'``, and how many of these
             a run that takes one second has reached. None leaves the column out.
+        targets: What cases are meant to reach beside others; said under the table, and in a table of all at the end.
+        absent: Cases that a package would bring which is not installed -> that package; see :func:`absent`.
+        peaks: Whether the peak of the memory is measured; on a CPU it costs some microseconds for each operation.
     """
 
     title: str
@@ -73,6 +80,9 @@ class Comparison:
     rounds: int = 15
     warm_up: int = WARM_UP
     rate: tuple[str, float] | None = None
+    targets: Sequence[Target] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    peaks: bool = True
 
     def case(self, name: str) -> Case:
         """Return the case of a name.
@@ -95,12 +105,14 @@ class Growth:
         parameter: What grows.
         cases: The way at each size.
         rounds: Number of rounds that are counted.
+        peaks: Whether the peak of the memory is measured.
     """
 
     title: str
     parameter: str
     cases: Mapping[int, Case]
     rounds: int = 9
+    peaks: bool = True
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,11 @@ def check_agreement(comparison: Comparison) -> dict[str, float]:
     return found
 
 
+def absent(**packages: str) -> dict[str, str]:
+    """Return those of ``case=package`` whose package is not installed; underscores of a case stand for spaces."""
+    return {case.replace('_', ' '): name for case, name in packages.items() if find_spec(name) is None}
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has done what it was asked for."""
     if device.type == 'cuda':
@@ -222,55 +239,52 @@ def alternate(
     return result
 
 
-def kept_bytes(forward: Callable[[], object], known: Sequence[Tensor] = ()) -> int:
-    """Return the bytes that a forward pass keeps for the gradient, each storage once, without the known tensors'."""
-    own, sizes = {tensor.untyped_storage().data_ptr() for tensor in known}, {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = forward()
-    del out
-    return sum(sizes.values())
-
-
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
-    """Return the most bytes that a run allocates at a time beyond what was there before; None without a GPU."""
-    if device.type != 'cuda':
-        return None
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    run()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def measure(comparison: Comparison, device: torch.device, rounds: int | None = None, clock: str = 'wall') -> list[Row]:
-    """Check that the cases agree, then time them and count their bytes.
+def measure(
+    comparison: Comparison, device: torch.device, rounds: int | None = None, clock: str = 'wall'
+) -> tuple[list[Row], list[Outcome]]:
+    """Check that the cases agree, then time them, count their bytes and look at the targets.
 
     Raises:
         DisagreementError: They do not; nothing is timed then.
     """
-    gaps = check_agreement(comparison)
     comparison.case(comparison.base)
+    for target in comparison.targets:
+        for name in {target.case, target.base} - set(comparison.absent):
+            comparison.case(name)
+    gaps = check_agreement(comparison)
     times = alternate(comparison.cases, rounds or comparison.rounds, device, clock, comparison.warm_up)
-    return [
+    rows = [
         Row(
             case.name,
             times.spread(case.name),
             times.ratio(case.name, comparison.base),
             None if case.forward is None else kept_bytes(case.forward, case.known()),
-            peak_bytes(case.run, device),
+            peak_bytes(case.run, device) if comparison.peaks else None,
             gaps.get(case.name),
             case.facts(),
         )
         for case in comparison.cases
     ]
+    return rows, outcomes(comparison, rows, times)
+
+
+def outcomes(comparison: Comparison, rows: Sequence[Row], times: Rounds) -> list[Outcome]:
+    """Return what became of the targets of a comparison."""
+    by_name, found = {row.name: row for row in rows}, []
+    for target in comparison.targets:
+        if {target.case, target.base} & set(comparison.absent):
+            found.append(not_measured(target, comparison.title, comparison.absent))
+        elif target.of == 'time':
+            own = times.ratio(target.case, target.base)
+            found.append(Outcome(target, comparison.title, (own.median, own.low, own.high)))
+        else:
+            own, other = (getattr(by_name[name], target.of) for name in (target.case, target.base))
+            found.append(
+                Outcome(target, comparison.title, (own / other,) * 3)
+                if own is not None and other
+                else not_measured(target, comparison.title, {}, 'no such memory here')
+            )
+    return found
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -287,10 +301,14 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def measure_growth(
     growth: Growth, device: torch.device, rounds: int | None = None, clock: str = 'wall'
-) -> dict[int, tuple[Spread, int]]:
-    """Return the time and the kept bytes at each size."""
+) -> dict[int, tuple[Spread, int, int | None]]:
+    """Return the time, the kept bytes and the peak at each size."""
     times = alternate(list(growth.cases.values()), rounds or growth.rounds, device, clock)
     return {
-        size: (times.spread(case.name), kept_bytes(case.forward or case.run, case.known()))
+        size: (
+            times.spread(case.name),
+            kept_bytes(case.forward or case.run, case.known()),
+            peak_bytes(case.run, device) if growth.peaks else None,
+        )
         for size, case in growth.cases.items()
     }

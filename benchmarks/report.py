@@ -2,15 +2,44 @@
 
 import os
 import platform
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from .core import Comparison, Growth, Row, Spread, exponent
+from mmlora._requirements import install_extra
 
-PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'peft')
+from .core import Comparison, Growth, Row, Spread, exponent
+from .targets import Outcome
+
+PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'peft', 'timm', 'loralib', 'open_clip_torch')
+
+HOW_TO_READ = """
+One command measures this package beside others that do the same work, from the top of the repository:
+
+```bash
+python -m benchmarks                                        # all suites
+python -m benchmarks --suite attention text --out tables.md
+python -m benchmarks --suite attention --device cuda
+OMP_NUM_THREADS=1 python -m benchmarks --clock cpu          # on a machine that others use too
+```
+
+This page is its output. Peers are used where they are installed: the extra `bench` brings them. Naive forms are
+written in the suite. Before anything is timed, the outputs and the gradients of all ways are compared with a
+reference, relative to its largest entry; ways that differ get no ratio but an error, and the command ends with 1.
+"Other work" in the column of differences marks floors: frozen layers, which compute something else by intent.
+
+Every case runs once in each round, each round beginning with another one; a ratio is taken within a round, and the
+tables give the median and the quartiles. `--clock cpu` counts the time of the processor instead of that on the wall:
+the load of other programs then changes it through shared caches and memory alone. "Kept for backward" is what
+autograd saves for the backward pass, each storage once, without input, parameters and frozen tensors. "Peak" is the
+most that PyTorch hands out at a time during a run beyond what was there before: on a GPU its allocator counts it, on
+a CPU its profiler, in a run that is not timed; what NumPy and the libraries of matrix products take for themselves is
+not in it. The exponent e of a growth fits `cost ~ size ** e`. A target is judged by the median. `--quick` runs small
+sizes, to see that everything works: its times and targets say nothing.
+"""
 
 
 def machine(device: torch.device) -> str:
@@ -66,8 +95,14 @@ def rate(what: Comparison, row: Row) -> list[str]:
     return [f'{value:.0f}' if value >= 100 else f'{value:.3g}']
 
 
-def comparison(what: Comparison, rows: Sequence[Row]) -> str:
-    """Return the table of a comparison."""
+def missing(absent: Mapping[str, str]) -> str:
+    """Return a line for each case whose package is not installed."""
+    lines = [f'No row of *{case}*: {name} is not installed: {install_extra("bench")}.' for case, name in absent.items()]
+    return ''.join(f'\n{line}\n' for line in lines)
+
+
+def comparison(what: Comparison, rows: Sequence[Row], found: Sequence[Outcome] = ()) -> str:
+    """Return the table of a comparison, what is missing in it, and its targets."""
     peaks = any(row.peak is not None for row in rows)
     kept = any(row.kept is not None for row in rows)
     facts = list(dict.fromkeys(name for row in rows for name in row.facts))
@@ -80,14 +115,51 @@ def comparison(what: Comparison, rows: Sequence[Row]) -> str:
         cells = [row.name, f'{row.time.median:.1f}', *rate(what, row), ratio(row.ratio)]
         cells += [mib(row.kept)] * kept + [mib(row.peak)] * peaks + [gap]
         lines.append(cells + [row.facts.get(name, '') for name in facts])
-    head = f'### {what.title}\n\n' + (f'{what.note}\n\n' if what.note else '')
-    return head + table(header, lines)
+    goals = ''.join(f'\nTarget: {one.target}: {one}.\n' for one in found)
+    return heading(what) + table(header, lines) + missing(what.absent) + goals
 
 
-def growth(what: Growth, measured: dict[int, tuple[Spread, int]]) -> str:
+def heading(what: Comparison) -> str:
+    """Return the headline of a comparison with its note."""
+    return f'### {what.title}\n\n' + (f'{what.note}\n\n' if what.note else '')
+
+
+def disagreement(what: Comparison, error: str, found: Sequence[Outcome]) -> str:
+    """Return what stands in the place of a table whose ways disagree."""
+    goals = ''.join(f'\nTarget: {one.target}: {one}.\n' for one in found)
+    return f'{heading(what)}No times: {error}.\n{goals}'
+
+
+def growth(what: Growth, measured: dict[int, tuple[Spread, int, int | None]]) -> str:
     """Return the table of a growth, with the exponents of the power laws that fit."""
     sizes = list(measured)
-    times, kept = zip(*((time.median, size) for time, size in measured.values()), strict=True)
-    rows = [[str(n), f'{t.median:.1f} ({t.low:.1f} to {t.high:.1f})', mib(size)] for n, (t, size) in measured.items()]
-    rows.append(['exponent', f'{exponent(sizes, times):.2f}', f'{exponent(sizes, kept):.2f}' if all(kept) else ''])
-    return f'### {what.title}\n\n' + table([what.parameter, 'ms, median (quartiles)', 'kept for backward, MiB'], rows)
+    times, kept, peaks = zip(*((time.median, size, peak) for time, size, peak in measured.values()), strict=True)
+    spans = [f'{time.median:.1f} ({time.low:.1f} to {time.high:.1f})' for time, *_ in measured.values()]
+    columns = {
+        'ms, median (quartiles)': (times, spans),
+        'kept for backward, MiB': (kept, [mib(size) for size in kept]),
+        'peak, MiB': (peaks, [mib(size) for size in peaks]),
+    }
+    shown = {name: column for name, column in columns.items() if any(column[0])}
+    rows = [[str(size), *(cells[i] for _, cells in shown.values())] for i, size in enumerate(sizes)]
+    fits = [f'{exponent(sizes, values):.2f}' if all(values) else '' for values, _ in shown.values()]
+    return f'### {what.title}\n\n' + table([what.parameter, *shown], [*rows, ['exponent', *fits]])
+
+
+def head(command: str, device: torch.device, clock: str) -> str:
+    """Return the beginning of the page: the command, the machine, and how to read what follows."""
+    return f'# Benchmarks\n\n`{command}`: {machine(device)}; {clock} time.\n{HOW_TO_READ}'
+
+
+def about(name: str, text: str) -> str:
+    """Return the headline of a suite and what it compares."""
+    return f'## {name}\n\n{textwrap.dedent(text).strip()}\n'
+
+
+def summary(found: Mapping[str, Sequence[Outcome]], seconds: Mapping[str, float]) -> str:
+    """Return the end of the page: all targets by suite, how long each suite took, and the load of the machine."""
+    rows = [[name, one.title, str(one.target), str(one)] for name, own in found.items() for one in own]
+    took = ', '.join(f'{name} {value:.0f} s' for name, value in seconds.items())
+    parts = ['## Targets\n', table(['suite', 'where', 'target', 'found'], rows)] if rows else []
+    parts.append(f'Seconds on the wall: {took}; {sum(seconds.values()):.0f} s together; load {load()} at the end.\n')
+    return '\n'.join(parts)

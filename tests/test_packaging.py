@@ -76,7 +76,7 @@ def test_wheel_metadata(wheel):
     name = next(name for name in wheel.namelist() if name.endswith('.dist-info/METADATA'))
     meta = Parser().parsestr(wheel.read(name).decode())
     assert meta['Name'] == 'mmlora' and meta['Version'] == __version__ and meta['Requires-Python'] == '>=3.10'
-    extras = {'lite', 'quickstart', 'tests', 'vis', 'clip', 'florence', 'hf', 'mim', 'vtab', 'ray', 'lint'}
+    extras = {'lite', 'quickstart', 'tests', 'vis', 'clip', 'florence', 'hf', 'bench', 'mim', 'vtab', 'ray', 'lint'}
     assert set(meta.get_all('Provides-Extra')) == extras
     always = {re.match(r'[\w-]+', line).group() for line in meta.get_all('Requires-Dist') if 'extra ==' not in line}
     # mmcv and mmcv-lite own the same files, so neither may come unasked.

@@ -1,4 +1,7 @@
-"""The suites by name: functions from a device, and whether to be quick, to what is measured."""
+"""The suites by name: functions from a device, and whether to be quick, to what is measured.
+
+A new suite is one file with a function ``suite`` and a text ``ABOUT``, and one entry here.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -9,14 +12,19 @@ from . import attention, episodes, hub, linear, rlrr, sparse, stable_rank, text
 
 Suite = Callable[[torch.device, bool], Iterable[Comparison | Growth]]
 
-SUITES: dict[str, Suite] = {
-    'attention': attention.suite,
-    'text': text.suite,
-    'linear': linear.suite,
-    'rlrr': rlrr.suite,
-    'sparse': sparse.suite,
-    'episodes': episodes.suite,
-    'hub': hub.suite,
-    'stable_rank': stable_rank.suite,
-}
-"""A new suite is one file and one entry."""
+MODULES = dict(
+    attention=attention,
+    text=text,
+    linear=linear,
+    rlrr=rlrr,
+    sparse=sparse,
+    episodes=episodes,
+    hub=hub,
+    stable_rank=stable_rank,
+)
+
+SUITES: dict[str, Suite] = {name: module.suite for name, module in MODULES.items()}
+"""What each suite measures."""
+
+ABOUT: dict[str, str] = {name: module.ABOUT for name, module in MODULES.items()}
+"""What each suite compares and why, in Markdown: the prose over its tables."""

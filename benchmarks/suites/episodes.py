@@ -28,6 +28,12 @@ from mmlora.models.pretrained import PretrainedWeights
 
 from ..core import Case, Comparison
 
+ABOUT = """
+Few-shot tests by episodes: each image of the test set encoded once, as `EpisodeTestLoop` does, against the images of
+each episode encoded. Accuracies and intervals must be identical. What can be won is the number of images that episodes
+ask for over the number of images there are: both are counted.
+"""
+
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'lora_recycle' / 'prototypes_vit-micro_glyphs-5way.py'
 WEIGHTS = 'mmlora://vit-micro_glyphs'
 ONCE, EACH = 'each image once (ours)', 'the images of each episode'

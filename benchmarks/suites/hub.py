@@ -22,6 +22,11 @@ from mmlora.randomness import derive_seed
 from ..core import Case, Comparison, Growth
 from .steps import frozen_tensors, step
 
+ABOUT = """
+LoRAs a minute: tasks of a hub trained K at once through banks, and one at a time as an ordinary adapted model. The
+factors of all ways are compared. Images are prepared before; a pass over the images for validation is in the time.
+"""
+
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'lora_recycle' / 'hub_vit-micro_glyphs-5way.py'
 ORDINARY = 'one at a time, no bank'
 LORAS, TOGETHER, IMAGES = 64, (1, 4, 16, 64), 10

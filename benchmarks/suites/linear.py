@@ -15,6 +15,12 @@ from mmlora.adapters import SlicedLoRALinear
 from ..core import Case, Comparison, Growth
 from .steps import frozen_tensors, step
 
+ABOUT = """
+One training step of a fused qkv with LoRA on q and v, the layer of every vision transformer here: frozen (the floor),
+ours, the change formed as a matrix in each step, and fully trained. Then ours with growing rank, tokens and images; see
+also [adapters](adapters.md#cost).
+"""
+
 GROWING = {'rank': (4, 16, 64, 128), 'tokens': (50, 100, 197, 394), 'images': (2, 4, 8, 16)}
 QUICK = {'rank': (2, 4), 'tokens': (4, 8), 'images': (2, 4)}
 

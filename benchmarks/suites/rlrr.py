@@ -11,6 +11,10 @@ from mmlora.adapters.rlrr import rescaled, rescaled_linear
 from ..core import Case, Comparison
 from .steps import step
 
+ABOUT = """
+An RLRR layer, whose weight is scaled by row and by column, in the ways it can be computed; see [RLRR](rlrr.md#cost).
+"""
+
 SHAPES = {'ViT-B qkv, 32 images': (32 * 197, 768, 2304), 'small, 8 images': (8 * 65, 96, 288)}
 QUICK = {'tiny': (10, 8, 24)}
 

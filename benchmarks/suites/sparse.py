@@ -20,6 +20,13 @@ from mmlora.adapters import SparseTokens
 from ..core import Case, Comparison, kept_bytes
 from .steps import frozen_tensors, step
 
+ABOUT = """
+A step of meta-training of LoRA-Recycle (support and queries forward, prototypes, backward to the LoRAs) by the part of
+the patches that is left out. The published numbers (CVPR 2025, table 5: 12 layers, 100 images, a GPU) stand beside it:
+3.9 times as fast in 26 % of the memory at 75 %. A quarter of the tokens is a quarter of the work of each layer, and a
+sixteenth of the attention, so that a ratio of 4 and a bit is the floor.
+"""
+
 WAY = 5
 PUBLISHED = {0.0: (1.76, 12.86), 0.25: (2.34, 9.40), 0.5: (3.63, 6.23), 0.75: (6.83, 3.31)}
 """Part that is left out -> iterations a second and GB."""

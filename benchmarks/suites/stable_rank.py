@@ -10,6 +10,11 @@ from mmlora.ranks import spectrum, stable_rank
 
 from ..core import Case, Comparison
 
+ABOUT = """
+The stable rank of each weight that SR-LoRA asks for, which needs the largest singular value alone: Gram matrix and one
+eigenvalue, against the full decomposition of the published script and `svdvals`; see [ranks](ranks.md#cost).
+"""
+
 
 def by_svd(weight: Tensor) -> float:
     """Return the stable rank as the published code computes it."""

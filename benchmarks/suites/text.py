@@ -13,6 +13,11 @@ from mmlora.models.clip import LoRACLIPClassifier
 from ..core import Case, Comparison, Growth
 from .steps import frozen_tensors, step
 
+ABOUT = """
+CLIP's text tower with LoRA and 100 classes: prompts cut at the longest end of a text, as the model does, against the
+whole context of 77 tokens. No position sees a later one, so that both give the same features and gradients.
+"""
+
 LONGEST = 18
 """Tokens of "a photo of a {}." with the longest of ImageNet's names."""
 

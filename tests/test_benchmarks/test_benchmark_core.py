@@ -11,6 +11,7 @@ from benchmarks import __main__ as runner
 from benchmarks import core, report
 from benchmarks.core import Case, Comparison, DisagreementError, Growth, Rounds, Spread
 from benchmarks.suites.steps import forward, step
+from benchmarks.targets import Target
 
 CPU = torch.device('cpu')
 
@@ -38,7 +39,7 @@ class TestAgreement:
         assert not ran
 
     def test_within_the_tolerance_the_difference_is_reported(self):
-        rows = core.measure(
+        rows, _ = core.measure(
             comparison(case('one', y=[1.0, 2.0]), case('two', y=[1.0, 2.001], more=[5.0]), case('floor')), CPU
         )
         assert [row.name for row in rows] == ['one', 'two', 'floor']
@@ -50,8 +51,9 @@ class TestAgreement:
     def test_rates_and_further_cells_have_columns_of_their_own(self):
         ran = []
         told = Case('two', lambda: ran.append('two'), facts=lambda: {'images': f'{len(ran)}', 'published': '3.9'})
-        what = comparison(case('one', ran, y=[1.0]), told, rounds=2, warm_up=0, rate=('runs per minute', 60.0))
-        rows = core.measure(what, CPU)
+        own = dict(rounds=2, warm_up=0, rate=('runs per minute', 60.0), peaks=False)
+        what = comparison(case('one', ran, y=[1.0]), told, **own)
+        rows, _ = core.measure(what, CPU)
         assert ran == ['one', 'two', 'two', 'one']
         rows = [replace(row, time=Spread(4.0, 4.0, 4.0)) for row in rows]
         header, _, *lines = [line.split(' | ') for line in report.comparison(what, rows).splitlines()[2:]]
@@ -129,14 +131,28 @@ class TestNumbers:
         with torch.no_grad():
             assert core.kept_bytes(lambda: F.linear(x, w).exp()) == 0
 
+    def test_the_peak_is_what_is_there_at_a_time(self):
+        x = torch.randn(1000)  # 4000 bytes
+
+        def run():
+            y = x + 1
+            z = y * 2
+            del y
+            return (z + 3) * 2  # z + 3 and its double beside z
+
+        assert 0 <= core.peak_bytes(run, CPU) - 3 * 4000 < 100  # the numbers 1, 2 and 3 are tensors for a moment
+        assert core.peak_bytes(lambda: x.add_(0.0), CPU) < 100
+
     def test_growth(self):
         w = torch.randn(4, 4)
         cases = {n: step(str(n), lambda x: (x @ w).exp(), torch.randn(n, 4, requires_grad=True)) for n in (10, 20, 40)}
         growth = Growth('A title', 'rows', cases, 2)
         measured = core.measure_growth(growth, CPU)
-        assert [size for _, size in measured.values()] == [10 * 4 * 4 + 64, 20 * 4 * 4 + 64, 40 * 4 * 4 + 64]
-        table = report.growth(growth, {n: (Spread(2.0 * n, n, n), 8 * n * n) for n in (10, 20, 40)})
-        assert table.splitlines()[-1] == '| exponent | 1.00 | 2.00 |'
+        assert [kept for _, kept, _ in measured.values()] == [10 * 4 * 4 + 64, 20 * 4 * 4 + 64, 40 * 4 * 4 + 64]
+        table = report.growth(growth, {n: (Spread(2.0 * n, n, n), 8 * n * n, n**3) for n in (10, 20, 40)})
+        assert table.splitlines()[-1] == '| exponent | 1.00 | 2.00 | 3.00 |'
+        table = report.growth(growth, {n: (Spread(2.0 * n, n, n), 0, n) for n in (10, 20)})
+        assert table.splitlines()[2] == '| rows | ms, median (quartiles) | peak, MiB |'
 
     def test_a_forward_case_has_no_graph(self):
         x = torch.randn(3, requires_grad=True)
@@ -144,10 +160,48 @@ class TestNumbers:
         assert forward('floor', torch.exp, x, compare=False).results is None
 
 
+class TestTargets:
+    def measured(self, at_most=0.5, of='time', **kwargs):
+        times = Rounds({'one': [1.0, 10.0, 100.0], 'two': [0.4, 5.0, 20.0]})
+        spread = Spread(1.0, 1.0, 1.0)
+        rows = [core.Row(name, spread, spread, size, None, None) for name, size in (('one', 100), ('two', 103))]
+        what = comparison(case('one', y=[1.0]), case('two', y=[1.0]), targets=[Target('two', 'one', at_most, of)])
+        (found,) = core.outcomes(replace(what, **kwargs), rows, times)
+        return report.comparison(replace(what, **kwargs), rows, [found]), found
+
+    @pytest.mark.parametrize('at_most, of, reached, line', [
+        (1.1, 'time', True, 'two at most 1.1 of one (time): reached (0.40, quartiles 0.30 to 0.45)'),
+        (0.5, 'time', True, 'two at least 2 times as fast as one: reached (2.50 times, quartiles 2.22 to 3.33)'),
+        (0.25, 'time', False, 'two at least 4 times as fast as one: missed (2.50 times, quartiles 2.22 to 3.33)'),
+        (1.02, 'kept', False, 'two at most 1.02 of one (memory kept for backward): missed (1.03)'),
+        (1.02, 'peak', None, 'two at most 1.02 of one (peak memory): not measured (no such memory here)'),
+    ])  # fmt: skip
+    def test_the_median_decides(self, at_most, of, reached, line):
+        text, found = self.measured(at_most, of)
+        assert found.reached is reached and text.endswith(f'\nTarget: {line}.\n')
+        assert f'| a suite | A title | {str(found.target)} | {str(found)} |' in report.summary({'a suite': [found]}, {})
+
+    def test_what_is_not_installed_is_said(self):
+        text, found = self.measured(absent={'one': 'peft'})
+        assert found.reached is None and str(found) == 'not measured (peft is not installed)'
+        assert 'No row of *one*: peft is not installed: pip install "mmlora[bench]"' in text
+        assert core.absent(one_way='torch', another_way='no_such_package') == {'another way': 'no_such_package'}
+
+    @pytest.mark.parametrize('wrong', [dict(of='space'), dict(at_most=0.0)])
+    def test_wrong_targets(self, wrong):
+        with pytest.raises(ValueError, match='a target is of'):
+            self.measured(**wrong)
+
+    def test_a_target_of_no_case(self):
+        with pytest.raises(ValueError, match="no case 'three'"):
+            core.measure(comparison(case('one', y=[1.0]), targets=[Target('three', 'one', 1.0)]), CPU)
+
+
 class TestCommand:
     def suite(self, monkeypatch, second):
         def suite(device, quick):
-            yield comparison(case('one', y=[1.0]), case('two', y=[second]))
+            targets = [Target('two', 'one', 1e9)]
+            yield comparison(case('one', y=[1.0]), case('two', y=[second]), targets=targets)
             yield comparison(case('one', y=[1.0]), case('fine', y=[1.0]))
 
         monkeypatch.setitem(runner.SUITES, 'attention', suite)
@@ -158,6 +212,7 @@ class TestCommand:
         out = capsys.readouterr().out
         assert "No times: 'two' differs from 'one' by 1.0e+00" in out
         assert '| two |' not in out and '| fine |' in out
+        assert out.count('not measured (the ways disagree)') == 2
 
     def test_the_file_holds_what_was_printed(self, monkeypatch, capsys, tmp_path):
         self.suite(monkeypatch, 1.0)
@@ -165,8 +220,9 @@ class TestCommand:
         path.parent.mkdir()
         assert runner.main(['--suite', 'attention', '--rounds', '2', '--out', str(path)]) == 0
         text = path.read_text()
-        assert text.startswith('`python -m benchmarks --suite attention --rounds 2 --out ')
-        for word in ('cores', 'load', f'torch {torch.__version__.split("+")[0]}', '| two |', 'quartiles'):
+        assert text.startswith('# Benchmarks\n\n`python -m benchmarks --suite attention --rounds 2 --out ')
+        words = ('cores', 'load', f'torch {torch.__version__.split("+")[0]}', '| two |', 'quartiles', '## Targets')
+        for word in (*words, 'the floor', ': reached ('):
             assert word in text
         assert text.split() == capsys.readouterr().out.split()
 
