@@ -19,7 +19,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--resume', nargs='?', const='auto',
-                        help='go on from this checkpoint, or without a value from the newest in the work directory')
+                        help='go on from this checkpoint, or without a value from the newest in the work directory; '
+                             '"previous": from the newest good one, where the newest is damaged')
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on a CPU')
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',

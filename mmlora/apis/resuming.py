@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,46 @@ from mmengine.logging import print_log
 from ..io.checkpoint import load_checkpoint
 
 POINTER = 'last_checkpoint'
+PREVIOUS = 'previous'
 NEEDED = ('state_dict', 'meta', 'message_hub', 'optimizer')
 
 
-def find_resumable(work_dir: str | os.PathLike) -> tuple[str, dict[str, Any]] | None:
-    """Find the newest good checkpoint of a run.
+def find_resumable(work_dir: str | os.PathLike, previous: bool = False) -> tuple[str, dict[str, Any]] | None:
+    """Find the newest checkpoint of a run: that to which ``last_checkpoint`` points.
 
-    The one to which ``last_checkpoint`` points comes first. When it cannot be read, the other checkpoints of the folder
-    are tried, newest first, and a warning names what was lost.
+    A kill between the first checkpoint and the pointer leaves a folder without pointer: then the checkpoint of the most
+    iterations is the newest.
 
     Args:
         work_dir: The run's folder; it may have been moved since.
+        previous: Whether a newest one that is damaged or gone gives way to the good one of the most iterations, with a
+            warning that says what is lost.
 
     Returns:
         The path and the checkpoint, or None where nothing has been saved yet.
 
     Raises:
-        ValueError: There are checkpoints, but none is good.
+        ValueError: The newest checkpoint is damaged or gone, or with ``previous`` all of them are.
     """
     folder = Path(work_dir)
-    failures: list[str] = []
-    pointed = _pointed(folder, failures)
-    for path in dict.fromkeys([*([pointed] if pointed else []), *_others(folder)]):
-        try:
-            checkpoint = load_checkpoint(path)
-        except (ValueError, FileNotFoundError, RuntimeError) as error:
-            failures.append(f'{path}: {error}')
-            continue
-        lacking = [] if path == pointed else [key for key in NEEDED if key not in checkpoint]
-        if lacking:
-            continue
-        if failures:
-            print_log('The newest checkpoint cannot be used:\n  ' + '\n  '.join(failures)
-                      + f'\nThe run falls back to {path}; what was trained after it is lost.',
-                      logger='current', level=logging.WARNING)
-        return str(path), checkpoint
-    if failures:
-        raise ValueError(f'no checkpoint in {folder} can be resumed; delete the folder to start anew. '
-                         + '; '.join(failures))
-    return None
+    newest, failures = _pointed(folder), {}
+    if newest is not None:
+        checkpoint = _read(newest, failures)
+        if checkpoint is not None:
+            return str(newest), checkpoint
+    path, checkpoint = _best_other(folder, newest, failures)
+    if not failures:
+        return (str(path), checkpoint) if path else None
+    said = '\n  '.join(f'{bad}: {reason}' for bad, reason in failures.items())
+    if path is None:
+        raise ValueError(f'no checkpoint in {folder} can be resumed; move the folder away to start anew.\n  {said}')
+    lost = f'{path}, of iteration {checkpoint["meta"]["iter"]}; what was trained after it is lost'
+    if not previous:
+        raise ValueError(f'the newest checkpoint in {folder} cannot be resumed:\n  {said}\nPut a whole copy of it in '
+                         f'its place, or give --resume previous, which goes on from the last good one, {lost}')
+    print_log(f'The newest checkpoint cannot be used:\n  {said}\nAs asked for, the run goes on from the last good one, '
+              f'{lost}.', logger='current', level=logging.WARNING)
+    return str(path), checkpoint
 
 
 def settle_resume(cfg: Config, resume: str | None = None) -> dict[str, Any] | None:
@@ -62,20 +62,21 @@ def settle_resume(cfg: Config, resume: str | None = None) -> dict[str, Any] | No
 
     Args:
         cfg: The config; its ``work_dir`` is searched.
-        resume: ``'auto'``, a path, or None for what the config says.
+        resume: ``'auto'``, ``'previous'``, a path, or None for what the config says: its ``resume`` may be
+            ``'previous'``, too.
 
     Returns:
         The meta of the checkpoint that is resumed, or None.
 
     Raises:
         FileNotFoundError: The named checkpoint does not exist.
-        ValueError: It cannot be read or holds no state of a training run.
+        ValueError: It cannot be read or holds no state of a training run, or the newest one is damaged or gone.
     """
     if resume is None and cfg.get('resume'):
-        resume = cfg.get('load_from') or 'auto'
+        resume = PREVIOUS if cfg.resume == PREVIOUS else cfg.get('load_from') or 'auto'
     found = None
-    if resume == 'auto':
-        found = find_resumable(cfg.work_dir)
+    if resume in ('auto', PREVIOUS):
+        found = find_resumable(cfg.work_dir, resume == PREVIOUS)
         if found is None:
             print_log(f'Nothing to resume in {cfg.work_dir} yet; the run starts afresh.', logger='current')
     elif resume is not None:
@@ -84,14 +85,13 @@ def settle_resume(cfg: Config, resume: str | None = None) -> dict[str, Any] | No
     if found is None:
         return None
     cfg.load_from, checkpoint = found
-    meta = checkpoint.get('meta')
-    lacking = [key for key in NEEDED if key not in checkpoint]
-    if lacking or not isinstance(meta, dict) or not {'epoch', 'iter'} <= set(meta):
+    if not _is_state(checkpoint):
+        lacking = [key for key in NEEDED if key not in checkpoint]
         raise ValueError(f'{cfg.load_from} holds weights but not the whole state of a training run (it lacks '
                          f'{", ".join(lacking) or "epoch and iter in meta"}; best_* files are of that kind), so '
                          'nothing can be resumed from it; to start from its weights, set load_from in the config and '
                          'leave out --resume')
-    return meta
+    return checkpoint['meta']
 
 
 def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
@@ -126,20 +126,42 @@ def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
     return int(seed)
 
 
-def _pointed(folder: Path, failures: list[str]) -> Path | None:
+def _pointed(folder: Path) -> Path | None:
+    """Return what the pointer of a folder names, in that folder where it is not where it was."""
     pointer = folder / POINTER
     if not pointer.is_file():
         return None
     path = Path(pointer.read_text(encoding='utf-8').strip())
     moved = folder / path.name
-    if not path.is_file() and moved.is_file():
-        return moved
-    if not path.is_file():
-        failures.append(f'{path}, named by {pointer}, does not exist')
+    return moved if not path.is_file() and moved.is_file() else path
+
+
+def _read(path: Path, failures: dict[Path, str]) -> dict[str, Any] | None:
+    try:
+        return load_checkpoint(path)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        failures[path] = str(error)
         return None
-    return path
 
 
-def _others(folder: Path) -> Iterator[Path]:
-    files = [path for path in folder.glob('*.pth') if path.is_file() and not path.name.startswith('best_')]
-    yield from sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def _best_other(
+    folder: Path, known: Path | None, failures: dict[Path, str]
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the state of a run of the most iterations, of those beside a known one."""
+    found: tuple[Path | None, dict[str, Any] | None] = None, None
+    if known is not None and known.parent.is_dir():
+        folder = known.parent
+    for path in sorted(folder.glob('*.pth')):
+        if path.name.startswith('best_') or not path.is_file() or path == known:
+            continue
+        checkpoint = _read(path, failures)
+        if checkpoint is None or not _is_state(checkpoint):
+            continue
+        if found[1] is None or checkpoint['meta']['iter'] > found[1]['meta']['iter']:
+            found = path, checkpoint
+    return found
+
+
+def _is_state(checkpoint: dict[str, Any]) -> bool:
+    meta = checkpoint.get('meta')
+    return set(NEEDED) <= set(checkpoint) and isinstance(meta, dict) and {'epoch', 'iter'} <= set(meta)

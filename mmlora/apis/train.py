@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from .distributed import start_processes, wrap_for_processes
+from .hold_run import hold_run
 from .labels import check_labels
 from .learning import announce_learning, warn_of_earlier_run, warn_of_random_weights
 from .prepare import add_hook, replace_type, set_loader_options, set_work_dir, stock_name
@@ -52,7 +53,8 @@ def train(
         cfg: The config; it is not changed, ``runner.cfg`` holds what it became.
         work_dir: Folder of the results. By default the config's, else by its ``run_folder``, else
             ``work_dirs/<name of the config file>``, with a folder for each setting of its variables.
-        resume: ``'auto'`` goes on from the newest checkpoint in the work directory, a path from that one.
+        resume: ``'auto'`` goes on from the newest checkpoint in the work directory, a path from that one, and
+            ``'previous'`` from the newest good one where the newest is damaged or gone.
         amp: Mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU.
         validate: False leaves validation out.
         auto_scale_lr: Scale the learning rate by the real batch size over ``cfg.auto_scale_lr.base_batch_size``.
@@ -66,6 +68,8 @@ def train(
     Raises:
         ValueError: The config or the checkpoint cannot be used; the message says why and what to do.
         FileNotFoundError: A file that the config or an argument names does not exist.
+        RuntimeError: Another run is at the work directory.
+        OSError: The work directory cannot be written, or its disk is full.
     """
     cfg = prepare_train_cfg(
         cfg,
@@ -78,6 +82,11 @@ def train(
         launcher=launcher,
     )
     start_processes(cfg)
+    with hold_run(cfg.work_dir):
+        return _train(cfg, resume)
+
+
+def _train(cfg: Config, resume: str | None) -> Runner:
     settle_seed(cfg, settle_resume(cfg, resume))
     with explain_unknown_types():
         settle_ranks(cfg, checkpoint=cfg.get('load_from'))

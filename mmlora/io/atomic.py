@@ -5,6 +5,7 @@ flush and fsync of its content, ``os.replace`` over the target, fsync of the fol
 a power cut.
 """
 
+import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_STEM = 180  # Bytes kept of the target's name; file systems allow 255 for the whole temporary name.
 
 
@@ -31,6 +33,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
+        OSError: The disk is full, or the file cannot be written for another reason.
         Exception: Whatever ``write`` raises. The old content is then untouched and no temporary file is left.
     """
     target = Path(os.path.realpath(path))
@@ -48,6 +51,10 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise OSError(error.errno, f'{target} cannot be written, and is as it was before: {error.strerror}') from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)

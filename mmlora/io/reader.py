@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from .legacy import CLOSED_LIST, RefusedError, closed_list, resolve, stand_in_values
 from .limits import check_content, check_packed
+from .seal import check_seal
 from .torchscript import ScriptError, is_torchscript, read_torchscript
 
 MapLocation = str | torch.device | dict | Callable | None
@@ -59,14 +60,15 @@ def read_checkpoint(path: str | os.PathLike, map_location: MapLocation = 'cpu', 
 
     Raises:
         FileNotFoundError: There is no such file; near misses are named.
-        ValueError: The file is a folder, empty, damaged, no checkpoint, holds more than plain data, or claims to be
-            far larger than it is.
+        ValueError: The file is a folder, empty, damaged, other than its seal says, no checkpoint, holds more than
+            plain data, or claims to be far larger than it is.
     """
     path = _existing(path)
     with open(path, 'rb') as file:
         head = file.read(512)
     if not head:
         raise ValueError(f'{path} is empty: the program that wrote it was probably stopped; use an earlier checkpoint')
+    check_seal(path)
     if head.startswith(b'PK'):
         _check_packed(path)
     if path.suffix == '.safetensors' or _is_safetensors(head, path.stat().st_size):

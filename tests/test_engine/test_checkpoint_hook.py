@@ -86,7 +86,7 @@ def test_a_crash_at_any_moment_leaves_a_run_that_resumes(tmp_path, images, monke
     runs = [1, 2, 3, 4, 5]
     options = dict(default_hooks__checkpoint__max_keep_ckpts=1, default_hooks__checkpoint__save_best=save_best)
     crash = {
-        'first byte': ('mmlora.io.atomic.write_bytes', atomic.write_bytes, 'epoch_3'),
+        'first byte': ('mmlora.io.seal.write_atomically', atomic.write_atomically, 'epoch_3'),
         'replace': ('os.replace', os.replace, 'epoch_3'),
         'pointer': ('mmlora.engine.hooks.checkpoint_hook.write_text', atomic.write_text, 'last_checkpoint'),
         'removal': ('mmengine.fileio.LocalBackend.remove', None, 'epoch_2'),
@@ -121,16 +121,53 @@ def spoil(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_broken_newest_checkpoint_gives_way_to_the_one_before_it(tmp_path, images, whole_run, said):
-    for name in ('epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'last_checkpoint'):
-        shutil.copy2(whole_run / name, tmp_path)
+def flip(path: Path) -> None:
+    """Turn one bit of a weight, which torch does not notice."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize('harm', [spoil, flip, Path.unlink])
+def test_a_broken_newest_checkpoint_gives_way_to_the_one_before_it_only_when_asked(tmp_path, images, whole_run, said,
+                                                                                   harm):
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'):
+        shutil.copy(whole_run / name, tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
-    spoil(tmp_path / 'epoch_3.pth')
-    path, checkpoint = find_resumable(tmp_path)
+    (tmp_path / 'epoch_1.pth').touch()  # When a file was written says nothing where it was copied.
+    harm(tmp_path / 'epoch_3.pth')
+    before = names(tmp_path)
+    words = r'(?s)cannot be resumed:\n.*epoch_3.pth.*--resume previous, .* last good one, .*epoch_2.pth, of iteration 10'
+    for options in (dict(resume='auto'), dict()):
+        with pytest.raises(ValueError, match=words):
+            train(tiny.tiny_config(images, tmp_path, **({} if options else dict(resume=True))), **options)
+    assert names(tmp_path) == before
+    path, checkpoint = find_resumable(tmp_path, previous=True)
     assert path == str(tmp_path / 'epoch_2.pth') and checkpoint['meta']['epoch'] == 2
-    train(tiny.tiny_config(images, tmp_path), resume='auto')
-    assert any('epoch_3.pth' in text and 'falls back to' in text for text in said)
+    train(tiny.tiny_config(images, tmp_path, resume='previous') if harm is flip else tiny.tiny_config(images, tmp_path),
+          resume=None if harm is flip else 'previous')
+    assert any('epoch_3.pth' in text and 'goes on from the last good one' in text for text in said)
     assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
+
+
+def test_previous_is_the_newest_where_that_is_good(tmp_path, whole_run, said):
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        shutil.copy(whole_run / name, tmp_path)
+    assert find_resumable(tmp_path, previous=True)[0] == find_resumable(tmp_path)[0] == str(tmp_path / 'epoch_2.pth')
+    assert not said
+
+
+def test_a_damaged_checkpoint_is_neither_tested_nor_started_from(tmp_path, images, whole_run):
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        shutil.copy2(whole_run / name, tmp_path)
+    flip(tmp_path / 'epoch_2.pth')
+    words = 'epoch_2.pth is damaged: the SHA-256 .*the newest good checkpoint beside it is .*epoch_1.pth'
+    for call in (lambda: run_test(tiny.tiny_config(images, tmp_path), str(tmp_path / 'epoch_2.pth')),
+                 lambda: train(tiny.tiny_config(images, tmp_path / 'new', load_from=str(tmp_path / 'epoch_2.pth'))),
+                 lambda: train(tiny.tiny_config(images, tmp_path), resume=str(tmp_path / 'epoch_2.pth'))):
+        with pytest.raises(ValueError, match=words):
+            call()
 
 
 def test_a_broken_checkpoint_that_was_asked_for_is_an_error(tmp_path, images, whole_run):

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import re
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,24 @@ from ...io.plain import plain_checkpoint
 from ...registry import HOOKS, register
 from ..adaptation import describe_adaptation, unwrap_model
 
-ATOMIC = {'backend': 'mmlora_atomic'}
+SEALED = {'backend': 'mmlora_sealed'}
 POINTER = 'last_checkpoint'
 VALIDATED = 'mmlora_validated_iter'
 """Where the message hub keeps the iteration of the last finished validation."""
+OUTDATED = 'mmlora_outdated_checkpoints'
+"""Where a checkpoint names the files that go once it is safe."""
+_HALF_WRITTEN = re.compile(rf'\.(.*\.pth|{POINTER})\.[0-9a-f]{{32}}\.tmp')
 
 
 @register(HOOKS, bare=False)
 class CheckpointHook(StockCheckpointHook):
-    """mmengine's ``CheckpointHook`` with its arguments, and three promises.
+    """mmengine's ``CheckpointHook`` with its arguments, and four promises.
 
     Files are replaced atomically, in this order: checkpoint, pointer ``last_checkpoint``, and only then the removal of
-    what is outdated, best checkpoints included. A crash at any moment leaves a checkpoint to which the pointer leads.
+    what is outdated, best checkpoints included. A crash at any moment leaves a checkpoint to which the pointer leads,
+    and the run that goes on removes what the crash has left over.
+
+    Each file carries the hash of its content (:mod:`mmlora.io.seal`), by which readers find damage.
 
     What is saved is plain data that ``torch.load(weights_only=True)`` reads.
 
@@ -37,11 +45,16 @@ class CheckpointHook(StockCheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Find out where checkpoints go; local folders are written atomically."""
+        """Find out where checkpoints go; local folders are written atomically. Tidy up after a run that was killed."""
         out_dir = str(self.out_dir or runner.work_dir)
         if self.backend_args is None and self.file_client_args is None and ':/' not in out_dir:
-            self.backend_args = dict(ATOMIC)
+            self.backend_args = dict(SEALED)
         super().before_train(runner)
+        known = runner.message_hub.runtime_info
+        if runner._resume and known.get('last_ckpt'):
+            self.last_ckpt = self._beside(known['last_ckpt'])
+        if self.backend_args == SEALED:
+            self._tidy(runner, known.get(OUTDATED, []))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note that the validation is done and save the best checkpoint, if this is one."""
@@ -56,7 +69,7 @@ class CheckpointHook(StockCheckpointHook):
         checkpoint.clear()
         checkpoint.update(plain)
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict, best: Sequence[str] = ()) -> None:
         outdated: list[int] = []
         if self.max_keep_ckpts > 0:
             kept = [*(s for s in self.keep_ckpt_ids if s != step), step]
@@ -66,6 +79,8 @@ class CheckpointHook(StockCheckpointHook):
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        gone = [*(self.filename_tmpl.format(old) for old in outdated), *map(os.path.basename, best)]
+        runner.message_hub.update_info(OUTDATED, gone)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -79,8 +94,8 @@ class CheckpointHook(StockCheckpointHook):
         )
         if is_main_process():
             write_text(os.path.join(runner.work_dir, POINTER), self.last_ckpt)
-        for old in outdated:
-            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+        for name in gone:
+            self._remove(self._beside(name))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         if not self.save_best:
@@ -114,12 +129,12 @@ class CheckpointHook(StockCheckpointHook):
                 backend_args=self.backend_args,
             )
             runner.logger.info(f'The best checkpoint so far, {key} = {metrics[key]:0.4f}, is saved to {name}.')
+        outdated = [self._beside(old) for old, new in outdated if old and self._beside(old) != self._beside(new)]
         # Once more, so that the file to resume from knows the new best one before the old one goes.
         if improved and self.last_ckpt is not None:
-            self._save_checkpoint_with_step(runner, time, meta)
-        for old, new in outdated:
-            if old and os.path.basename(old) != os.path.basename(new):
-                self._remove(old)
+            self._save_checkpoint_with_step(runner, time, meta, outdated)
+        for old in outdated:
+            self._remove(old)
 
     def _swap_best_path(self, key: str, path: str) -> str | None:
         if len(self.key_indicators) == 1:
@@ -128,6 +143,21 @@ class CheckpointHook(StockCheckpointHook):
         old = self.best_ckpt_path_dict.get(key)
         self.best_ckpt_path_dict[key] = path
         return old
+
+    @master_only
+    def _tidy(self, runner: Runner, outdated: Sequence[str]) -> None:
+        folders = {Path(self.out_dir), Path(runner.work_dir)}
+        for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
+            if _HALF_WRITTEN.fullmatch(path.name):
+                path.unlink()
+        # A checkpoint of another folder says nothing about the files of this one.
+        if runner._resume and Path(runner._load_from or '').resolve().parent == Path(self.out_dir).resolve():
+            for name in outdated:
+                self._remove(self._beside(name))
+
+    def _beside(self, path: str) -> str:
+        """Return where a checkpoint is; the folder may have been moved since its path was written down."""
+        return self.file_backend.join_path(self.out_dir, os.path.basename(path))
 
     @master_only
     def _remove(self, path: str) -> None:
