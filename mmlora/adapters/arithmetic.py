@@ -1,34 +1,64 @@
-"""One LoRA from many: averages, sums, concatenation, TIES and DARE.
+"""One LoRA from many: averages, sums, concatenation, TIES, DARE and magnitude pruning.
 
 The change of adapter i is ``D_i = s_i B_i A_i``. With weights w_i::
 
     factors      (sum w_i s_i B_i) (sum w_i A_i)      of LoRAHub (Huang et al., arXiv 2307.13269); with w_i = 1/n the
                                                       average of A and the average of B
+    linear       (sum sqrt(w_i s_i) B_i) (sum sqrt(w_i s_i) A_i), as peft has it; a sign goes to A
     change       sum w_i D_i, w_i = 1/n, cut to rank r by its singular values
     sum          the same with w_i = 1: task arithmetic (Ilharco et al., ICLR 2023, arXiv 2212.04089)
     concatenate  sum w_i D_i exactly, of rank r_1 + ... + r_n
-    ties         TIES (Yadav et al., NeurIPS 2023, arXiv 2306.01708), cut to rank r
-    dare         DARE (Yu et al., ICML 2024, arXiv 2311.03099), cut to rank r
 
-Ranks and scalings of the adapters may differ, and an adapter without a layer changes nothing there. One adapter with
-weight 1 is itself in each of them (TIES and DARE: with density 1, below which they leave entries out).
+and with entries of the D_i left out before they are summed, or before a sign is elected for each entry and those that
+have it are averaged, always cut to rank r::
 
-Deviation from peft, which trims and drops entries of A and of B: here those of the change, as in the papers, whose task
+                      the largest entries stay                       entries are dropped at random
+    sum               magnitude_prune                                dare (Yu et al., ICML 2024, arXiv 2311.03099)
+    elected mean      ties (Yadav et al., NeurIPS 2023, 2306.01708)  dare_ties
+
+Ranks and scalings of the adapters may differ, and an adapter without a layer changes nothing there. Where one adapter
+splits a fused projection into slices and another does not, the slices are joined first, which is exact. One adapter
+with weight 1 is itself in each method, bit for bit (with density 1, below which entries are left out).
+
+Deviation from peft, which trims and drops entries of A and of B, and in its ``_svd`` forms those of each layer by
+themselves: here those of the change count, of all layers together where the largest stay, as in the papers, whose task
 vectors are the change of the weights. So the result does not depend on how a change is split into factors.
 """
 
+import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..randomness import derive_seed
-from .lora_weights import LoRAWeights, Pair, by_site
-
-Adapters = Sequence[Mapping[tuple[str, str], Pair]]
-Key = tuple[str, str]
+from .arithmetic_math import (
+    cut_change,
+    dense,
+    drop,
+    elect,
+    exact,
+    low_rank_sum,
+    magnitude_floor,
+    padded,
+    weighted_sum,
+)
+from .arithmetic_pairs import (
+    Adapters,
+    Groups,
+    Key,
+    as_those,
+    grouped,
+    largest_rank,
+    present,
+    settled,
+    shared_scaling,
+    size_of,
+)
+from .lora_weights import LoRAWeights, Pair
 
 
 @dataclass(frozen=True)
@@ -38,7 +68,7 @@ class Settings:
     Attributes:
         weights: Of the adapters.
         rank: Of the result, or None for the largest of the adapters in a layer.
-        density: Part of the entries that TIES and DARE keep, in (0, 1].
+        density: Part of the entries that sparse methods keep, in (0, 1].
         seed: Of the entries that DARE drops.
     """
 
@@ -60,21 +90,25 @@ def merge_lora(
 
     Args:
         adapters: At least one, each as of :func:`mmlora.adapters.read_lora`.
-        method: A name in :data:`MERGES`.
+        method: A name in :data:`MERGES`, or one of its aliases.
         weights: One for each adapter; by default 1/n, and 1 for ``'sum'``.
         rank: Rank of the result of the methods that cut it; by default the largest of the adapters in each layer.
-        density: Part of the entries that ``'ties'`` (0.2 in its paper) and ``'dare'`` (0.1 and less) keep.
-        seed: Of the entries that ``'dare'`` drops.
+        density: Part of the entries that ``'ties'`` (0.2 in its paper), ``'dare'`` (0.1 and less), ``'dare_ties'`` and
+            ``'magnitude_prune'`` keep.
+        seed: Of the entries that ``'dare'`` and ``'dare_ties'`` drop.
 
     Returns:
-        The factors, in the type of those of the first adapter that has them.
+        The factors, in the widest type of those that come in.
 
     Raises:
-        ValueError: The method is unknown, an argument is out of range or not the method's, or shapes do not fit.
+        ValueError: The method is unknown, an argument is out of range or not the method's, shapes do not fit, or a
+            value is not finite.
+        TypeError: There is one adapter in place of a list.
     """
-    if method not in MERGES:
-        raise ValueError(f'unknown method {method!r}: choose one of {", ".join(MERGES)}')
-    merge, count = MERGES[method], len(adapters)
+    name, merge = look_up_merge(method)
+    if isinstance(adapters, Mapping):
+        raise TypeError('adapters is one LoRA: give a list of them')
+    count = len(adapters)
     if not count:
         raise ValueError('there is no adapter to merge')
     chosen = tuple(map(float, [merge.weight(count)] * count if weights is None else weights))
@@ -82,131 +116,116 @@ def merge_lora(
         raise ValueError(f'{count} adapters need {count} finite weights, got {chosen}')
     if (density is not None) != merge.sparse:
         wants = 'needs' if merge.sparse else 'has no use for'
-        raise ValueError(f'method={method!r} {wants} a density, the part of the entries to keep, got {density}')
-    if density is not None and not 0 < density <= 1:
+        raise ValueError(f'method={name!r} {wants} a density, the part of the entries to keep, got {density}')
+    if density is not None and (isinstance(density, bool) or not 0 < density <= 1):
         raise ValueError(f'density must lie in (0, 1], got {density}')
     if rank is not None and (not merge.cuts or isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        follows = f'follows from the adapters for method={method!r}'
+        follows = f'follows from the adapters for method={name!r}'
         raise ValueError(f'the rank {"must be a whole number of at least 1" if merge.cuts else follows}, got {rank!r}')
-    groups = _grouped(adapters)
-    return merge.function(groups, Settings(chosen, rank, density, seed))
+    return settled(merge.function(grouped(adapters), Settings(chosen, rank, density, seed)))
 
 
-def low_rank_sum(pairs: Sequence[Pair], weights: Sequence[float], rank: int) -> tuple[Tensor, Tensor]:
-    """Return A ``(r, in)`` and B ``(rows, r)`` of the best approximation of ``sum w_i s_i B_i A_i``.
-
-    The sum is never formed: singular values are those of a matrix of the size of all ranks together.
-
-    Args:
-        pairs: The changes.
-        weights: Their weights.
-        rank: Rank of the result.
-    """
-    up = torch.cat([_exact(p.b) * (w * p.scaling) for p, w in zip(pairs, weights, strict=True)], 1)  # (rows, R)
-    down = torch.cat([_exact(p.a) for p in pairs])  # (R, in)
-    left, core_left = torch.linalg.qr(up)
-    right, core_right = torch.linalg.qr(down.T)
-    u, values, v = torch.linalg.svd(core_left @ core_right.T, full_matrices=False)
-    return _split(left @ u, values, v @ right.T, rank)
-
-
-def cut_change(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return A ``(r, in)`` and B ``(rows, r)`` of the best approximation of a dense change ``(rows, in)``."""
-    return _split(*torch.linalg.svd(change, full_matrices=False), rank)
-
-
-def elect(changes: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of the entries that agree with the elected sign: steps 2 and 3 of TIES.
-
-    Args:
-        changes: ``(n, ...)``, trimmed.
-        weights: ``(n,)``, not negative.
-
-    Returns:
-        ``(...)``: for each entry the weighted mean of those changes that are not 0 and have the sign of the weighted
-        sum.
-    """
-    weights = weights.reshape(-1, *[1] * (changes.ndim - 1))
-    sign = (changes * weights).sum(0).sign()
-    agree = (changes.sign() == sign) & (sign != 0)
-    total = (weights * agree).sum(0)
-    return (changes * weights * agree).sum(0) / total.where(total != 0, torch.ones_like(total))
-
-
-def drop(change: Tensor, density: float, seed: int) -> Tensor:
-    """Keep each entry with probability ``density`` and divide it by that, so that the mean stays: DARE."""
-    if density == 1:
-        return change
-    generator = torch.Generator().manual_seed(seed)
-    kept = torch.rand(change.shape, generator=generator, dtype=torch.float64) < density
-    return change * kept.to(change.device) / density
-
-
-Groups = dict[Key, list[Pair | None]]
-
-
-def _factors(groups: Groups, settings: Settings) -> LoRAWeights:
+def _factorwise(
+    groups: Groups, settings: Settings, shares: Callable[[float, float], tuple[float, float]]
+) -> LoRAWeights:
     merged = {}
     for key, pairs in groups.items():
-        rank, scaling = max(p.rank for p in pairs if p), _common_scaling(pairs)
-        like = next(p for p in pairs if p)
-        a = torch.zeros(rank, like.a.shape[1], dtype=torch.float64, device=like.a.device)
-        b = torch.zeros(like.b.shape[0], rank, dtype=torch.float64, device=like.b.device)
-        for pair, weight in zip(pairs, settings.weights, strict=True):
-            if pair:
-                a[: pair.rank] += weight * _exact(pair.a)
-                b[:, : pair.rank] += weight * (pair.scaling / scaling) * _exact(pair.b)
-        merged[key] = _like(like, a, b, scaling)
+        rank, scaling, found = largest_rank(pairs), shared_scaling(pairs), list(present(pairs, settings.weights))
+        a, b = 0.0, 0.0
+        for pair, weight in found:
+            of_a, of_b = shares(weight, pair.scaling / scaling)
+            wide = padded(exact(pair.a), exact(pair.b), rank)
+            a, b = a + of_a * wide[0], b + of_b * wide[1]
+        merged[key] = as_those(pairs, a, b, scaling)
     return merged
+
+
+def _weights_of_both(weight: float, ratio: float) -> tuple[float, float]:
+    return weight, weight * ratio
+
+
+def _roots(weight: float, ratio: float) -> tuple[float, float]:
+    root = math.sqrt(abs(weight * ratio))
+    return math.copysign(root, weight * ratio), root
 
 
 def _concatenated(groups: Groups, settings: Settings) -> LoRAWeights:
     merged = {}
     for key, pairs in groups.items():
-        scaling, found = _common_scaling(pairs), list(_present(pairs, settings.weights))
-        rank, limit = sum(p.rank for p, _ in found), min(found[0][0].b.shape[0], found[0][0].a.shape[1])
-        if rank > limit:
-            raise ValueError(f'{key[0]}: the ranks sum to {rank}, but a weight of this size takes {limit}: choose '
-                             "method='change', which cuts the sum")
-        a = torch.cat([_exact(p.a) for p, _ in found])
-        b = torch.cat([_exact(p.b) * (w * p.scaling / scaling) for p, w in found], 1)
-        merged[key] = _like(found[0][0], a, b, scaling)
+        scaling, found = shared_scaling(pairs), list(present(pairs, settings.weights))
+        a = torch.cat([exact(p.a) for p, _ in found])
+        b = torch.cat([exact(p.b) * (w * p.scaling / scaling) for p, w in found], 1)
+        merged[key] = as_those(pairs, a, b, scaling)
     return merged
 
 
 def _summed(groups: Groups, settings: Settings) -> LoRAWeights:
     merged = {}
     for key, pairs in groups.items():
-        scaling, found = _common_scaling(pairs), list(_present(pairs, settings.weights))
-        a, b = low_rank_sum([p for p, _ in found], [w for _, w in found], _rank(pairs, settings))
-        merged[key] = _like(found[0][0], a, b, scaling, split=True)
+        found, rank = list(present(pairs, settings.weights)), _rank(pairs, settings)
+        merged[key] = (_alone(pairs, found[0][1], rank)
+                       or _cut(pairs, *low_rank_sum([p for p, _ in found], [w for _, w in found], rank)))
     return merged
 
 
-def _ties(groups: Groups, settings: Settings) -> LoRAWeights:
-    if min(settings.weights) < 0 or not any(settings.weights):
-        raise ValueError(f'the means of TIES need weights of at least 0, not all 0, got {settings.weights}')
-    floors = [_magnitude_floor((pairs[i] for pairs in groups.values()), settings.density)
+def _sparse(
+    groups: Groups,
+    settings: Settings,
+    thinner: Callable[[Groups, Settings], Callable[[Tensor, int, Key], Tensor]],
+    combine: Callable[[Tensor, Tensor], Tensor],
+) -> LoRAWeights:
+    thin, merged = thinner(groups, settings), {}
+    for key, pairs in groups.items():
+        like, rank = next(p for p in pairs if p), _rank(pairs, settings)
+        weights = torch.tensor(settings.weights, dtype=torch.float64, device=like.a.device)
+        ones = torch.tensor([float(p is not None) for p in pairs], dtype=torch.float64, device=like.a.device)
+        whole = _alone(pairs, float(combine(ones, weights)), rank) if settings.density == 1 else None
+        if whole is None:
+            none = torch.zeros(size_of(like), dtype=torch.float64, device=like.a.device)
+            changes = [none if pair is None else thin(dense(pair), number, key) for number, pair in enumerate(pairs)]
+            whole = _cut(pairs, *cut_change(combine(torch.stack(changes), weights), rank))
+        merged[key] = whole
+    return merged
+
+
+def _elected(changes: Tensor, weights: Tensor) -> Tensor:
+    if weights.min() < 0 or not weights.any():
+        raise ValueError(f'the means of TIES need weights of at least 0, not all 0, got {tuple(weights.tolist())}')
+    return elect(changes, weights)
+
+
+def _largest_stay(groups: Groups, settings: Settings) -> Callable[[Tensor, int, Key], Tensor]:
+    floors = [magnitude_floor([dense(pairs[i]) for pairs in groups.values() if pairs[i]], settings.density)
               for i in range(len(settings.weights))]
-    merged = {}
-    for key, pairs in groups.items():
-        like = next(p for p in pairs if p)
-        changes = torch.stack([_trimmed(p, floor, like) for p, floor in zip(pairs, floors, strict=True)])
-        change = elect(changes, torch.tensor(settings.weights, dtype=changes.dtype, device=changes.device))
-        merged[key] = _like(like, *cut_change(change, _rank(pairs, settings)), _common_scaling(pairs), split=True)
-    return merged
+    return lambda change, number, key: change * (change.abs() >= floors[number])
 
 
-def _dare(groups: Groups, settings: Settings) -> LoRAWeights:
-    merged = {}
-    for key, pairs in groups.items():
-        like, change = next(p for p in pairs if p), 0.0
-        for number, (pair, weight) in enumerate(zip(pairs, settings.weights, strict=True)):
-            if pair:
-                seed = derive_seed('dare', settings.seed, number, *key)
-                change = change + weight * drop(_dense(pair), settings.density, seed)
-        merged[key] = _like(like, *cut_change(change, _rank(pairs, settings)), _common_scaling(pairs), split=True)
-    return merged
+def _dropped_at_random(groups: Groups, settings: Settings) -> Callable[[Tensor, int, Key], Tensor]:
+    return lambda change, number, key: drop(
+        change, settings.density, derive_seed('dare', settings.seed, number, *key))
+
+
+def _rank(pairs: Sequence[Pair | None], settings: Settings) -> int:
+    return min(settings.rank or largest_rank(pairs), *size_of(next(p for p in pairs if p)))
+
+
+def _alone(pairs: Sequence[Pair | None], share: float, rank: int) -> Pair | None:
+    """Return the change of the one adapter that has a layer, times its share; no factor is computed anew, nor rounded.
+
+    None where several have it, or it is to be cut.
+    """
+    found = [pair for pair in pairs if pair]
+    if len(found) > 1 or found[0].rank > rank:
+        return None
+    scaling = shared_scaling(found)
+    a, b = padded(exact(found[0].a), exact(found[0].b) * (share * (found[0].scaling / scaling)), rank)
+    return as_those(pairs, a, b, scaling)
+
+
+def _cut(pairs: Sequence[Pair | None], a: Tensor, b: Tensor) -> Pair:
+    """Return factors that hold the scaling, divided by that of the result."""
+    scaling = shared_scaling(pairs)
+    return as_those(pairs, a, b / scaling, scaling)
 
 
 @dataclass(frozen=True)
@@ -217,94 +236,51 @@ class Merge:
         function: Takes the pairs by layer and the settings.
         cuts: Whether the result is cut to a rank.
         sparse: Whether it keeps a part of the entries.
+        random: Whether the seed matters.
         weight: The default weight of each of n adapters.
+        aliases: Further names.
     """
 
     function: Callable[[Groups, Settings], LoRAWeights]
     cuts: bool = False
     sparse: bool = False
+    random: bool = False
     weight: Callable[[int], float] = lambda count: 1 / count
+    aliases: tuple[str, ...] = ()
 
 
 MERGES: dict[str, Merge] = {
-    'factors': Merge(_factors),
-    'change': Merge(_summed, cuts=True),
-    'sum': Merge(_summed, cuts=True, weight=lambda count: 1.0),
-    'concatenate': Merge(_concatenated),
-    'ties': Merge(_ties, cuts=True, sparse=True),
-    'dare': Merge(_dare, cuts=True, sparse=True),
-}
+    'factors': Merge(partial(_factorwise, shares=_weights_of_both), aliases=('lorahub',)),
+    'linear': Merge(partial(_factorwise, shares=_roots)),
+    'change': Merge(_summed, cuts=True, aliases=('svd',)),
+    'sum': Merge(_summed, cuts=True, weight=lambda count: 1.0, aliases=('task_arithmetic',)),
+    'concatenate': Merge(_concatenated, aliases=('cat',)),
+    'ties': Merge(partial(_sparse, thinner=_largest_stay, combine=_elected), cuts=True, sparse=True,
+                  aliases=('ties_svd',)),
+    'dare': Merge(partial(_sparse, thinner=_dropped_at_random, combine=weighted_sum), cuts=True, sparse=True,
+                  random=True, aliases=('dare_linear', 'dare_linear_svd')),
+    'dare_ties': Merge(partial(_sparse, thinner=_dropped_at_random, combine=_elected), cuts=True, sparse=True,
+                       random=True, aliases=('dare_ties_svd',)),
+    'magnitude_prune': Merge(partial(_sparse, thinner=_largest_stay, combine=weighted_sum), cuts=True, sparse=True,
+                             aliases=('magnitude_prune_svd',)),
+}  # fmt: skip
+"""The methods by name. The aliases are the names of peft's ``add_weighted_adapter`` and of papers."""
 
 
-def _grouped(adapters: Adapters) -> Groups:
-    """Return the pair of each adapter, or None, by layer and slice.
+def merge_names() -> list[str]:
+    """Return the names of all methods, aliases too."""
+    return [*MERGES, *(alias for merge in MERGES.values() for alias in merge.aliases)]
+
+
+def look_up_merge(method: str) -> tuple[str, Merge]:
+    """Return the name and the entry of a method in :data:`MERGES`, given that name or an alias.
 
     Raises:
-        ValueError: Adapters change weights of different sizes under one name, or split one differently.
+        ValueError: There is none; the nearest names are quoted.
     """
-    groups: Groups = {}
-    for number, adapter in enumerate(adapters):
-        for key, pair in adapter.items():
-            pairs = groups.setdefault(key, [None] * len(adapters))
-            pairs[number] = pair
-            first = next(p for p in pairs if p)
-            own, other = _size(pair), _size(first)
-            if own != other:
-                raise ValueError(f'{" ".join(filter(None, key))}: adapter {number} changes a weight of {own[0]} x '
-                                 f'{own[1]}, adapter {pairs.index(first)} one of {other[0]} x {other[1]}')
-    by_site({key: next(p for p in pairs if p) for key, pairs in groups.items()})
-    return groups
-
-
-def _size(pair: Pair) -> tuple[int, int]:
-    return pair.b.shape[0], pair.a.shape[1]
-
-
-def _present(pairs: Sequence[Pair | None], weights: Sequence[float]) -> Iterator[tuple[Pair, float]]:
-    return ((pair, weight) for pair, weight in zip(pairs, weights, strict=True) if pair)
-
-
-def _common_scaling(pairs: Sequence[Pair | None]) -> float:
-    """Return the scaling that all share, or 1: the result then holds the scalings in B."""
-    found = {pair.scaling for pair in pairs if pair}
-    return found.pop() if len(found) == 1 and 0 not in found else 1.0
-
-
-def _rank(pairs: Sequence[Pair | None], settings: Settings) -> int:
-    like = next(p for p in pairs if p)
-    return min(settings.rank or max(p.rank for p in pairs if p), *_size(like))
-
-
-def _like(like: Pair, a: Tensor, b: Tensor, scaling: float, split: bool = False) -> Pair:
-    """Return factors in the type of a pair; ``split`` divides B by the scaling, which it does not hold yet."""
-    return Pair(a.to(like.a.dtype), (b / scaling if split else b).to(like.b.dtype), scaling)
-
-
-def _split(left: Tensor, values: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return A and B from a singular value decomposition, padded with zeros where it has fewer components."""
-    root = values[:rank].sqrt()
-    a, b = root[:, None] * right[:rank], left[:, :rank] * root
-    missing = rank - len(root)
-    return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.detach().double()
-
-
-def _dense(pair: Pair) -> Tensor:
-    return (_exact(pair.b) @ _exact(pair.a)) * pair.scaling
-
-
-def _magnitude_floor(pairs: Iterator[Pair | None], density: float) -> float:
-    """Return the magnitude from which on entries of an adapter, of all layers together, are kept."""
-    sizes = torch.cat([_dense(pair).abs().reshape(-1) for pair in pairs if pair])
-    kept = max(1, round(density * sizes.numel()))
-    return 0.0 if density == 1 else float(sizes.kthvalue(sizes.numel() - kept + 1).values)
-
-
-def _trimmed(pair: Pair | None, floor: float, like: Pair) -> Tensor:
-    if pair is None:
-        return torch.zeros(_size(like), dtype=torch.float64, device=like.a.device)
-    change = _dense(pair)
-    return change * (change.abs() >= floor)
+    for name, merge in MERGES.items():
+        if method in (name, *merge.aliases):
+            return name, merge
+    close = difflib.get_close_matches(str(method), merge_names())
+    near = f'did you mean one of {close}? ' if close else ''
+    raise ValueError(f'unknown method {method!r}: {near}choose one of {", ".join(MERGES)}')

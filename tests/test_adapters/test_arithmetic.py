@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmlora.adapters.arithmetic import MERGES, cut_change, drop, elect, merge_lora
+from mmlora.adapters.arithmetic import MERGES, merge_lora
+from mmlora.adapters.arithmetic_math import cut_change, drop, elect
 from mmlora.adapters.lora_weights import Pair
 
 SIZES = {('layers.0.attn.qkv', 'q'): (6, 7), ('layers.0.attn.qkv', 'v'): (6, 7), ('layers.0.proj', ''): (9, 6)}
@@ -122,10 +123,19 @@ def test_the_cut_of_a_dense_change_pads_a_small_one():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(method='mean'), "unknown method 'mean': choose one of factors"),
+    (dict(method='tie'), r"unknown method 'tie': did you mean one of \['ties'"),
+    (dict(method=None), 'unknown method None: choose one of factors'),
+    (dict(weights=[1, float('inf'), 1]), '3 adapters need 3 finite weights'),
+    (dict(weights=[1, 1, float('nan')]), '3 adapters need 3 finite weights'),
     (dict(weights=[1.0]), '3 adapters need 3 finite weights'),
     (dict(method='ties'), "'ties' needs a density"),
     (dict(method='change', density=0.5), "'change' has no use for a density"),
     (dict(method='dare', density=1.5), r'density must lie in \(0, 1\], got 1.5'),
+    (dict(method='magnitude_prune', density=0), r'density must lie in \(0, 1\], got 0'),
+    (dict(method='ties', density=float('nan')), r'density must lie in \(0, 1\], got nan'),
+    (dict(method='ties', density=True), r'density must lie in \(0, 1\], got True'),
+    (dict(method='dare_ties', density=0.5, weights=[0, 0, 0]), 'weights of at least 0, not all 0'),
+    (dict(method='linear', rank=2), "follows from the adapters for method='linear'"),
     (dict(method='ties', density=0.5, weights=[1, -1, 1]), 'weights of at least 0'),
     (dict(method='factors', rank=2), "follows from the adapters for method='factors'"),
     (dict(method='sum', rank=0), 'must be a whole number of at least 1, got 0'),
@@ -141,10 +151,25 @@ def test_adapters_of_other_models_are_refused(mixed):
     other = {key: Pair(torch.ones(2, 5), torch.ones(9, 2), 1.0)}
     with pytest.raises(ValueError, match='layers.0.proj: adapter 1 changes a weight of 9 x 5, adapter 0 one of 9 x 6'):
         merge_lora([mixed[0], other])
-    with pytest.raises(ValueError, match='adapted as one weight, or by slices'):
-        merge_lora([mixed[0], {('layers.0.attn.qkv', ''): Pair(torch.ones(1, 7), torch.ones(18, 1), 1.0)}])
+    with pytest.raises(ValueError, match='attn.qkv: adapter 1 changes a weight of 15 x 7, adapter 0 one of 18'):
+        merge_lora([mixed[0], {('layers.0.attn.qkv', ''): Pair(torch.ones(1, 7), torch.ones(15, 1), 1.0)}])
     with pytest.raises(ValueError, match='no adapter'):
         merge_lora([])
+    with pytest.raises(ValueError, match='the adapters change no layer'):
+        merge_lora([{}, {}])
+    with pytest.raises(TypeError, match='is one LoRA: give a list of them'):
+        merge_lora(mixed[0])
+    for number, bad in enumerate((dict(a=torch.full((2, 6), torch.nan)), dict(b=torch.full((9, 2), torch.inf)),
+                                  dict(scaling=float('nan')))):
+        with pytest.raises(ValueError, match='layers.0.proj: adapter 1 holds values that are not finite'):
+            merge_lora([mixed[0], {key: mixed[0][key]._replace(**bad)}], list(MERGES)[number])
+    small = {key: Pair(torch.ones(1, 6, dtype=torch.float16), torch.full((9, 1), 60000., dtype=torch.float16), 1.0)}
+    with pytest.raises(ValueError, match=r'too large for torch.float16: give smaller weights'):
+        merge_lora([small], 'sum', [100.0])
+
+
+def test_ranks_add_up_to_that_of_the_weight_and_no_further():
     many = [adapter(seed, 3) for seed in range(3)]
-    with pytest.raises(ValueError, match="the ranks sum to 9, but a weight of this size takes 6: .*'change'"):
-        merge_lora(many, 'concatenate')
+    for key, pair in merge_lora(many, 'concatenate').items():
+        assert pair.rank == 6
+        close(pair.delta(), sum(dense(many, key)) / 3)
