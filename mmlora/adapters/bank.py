@@ -21,39 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer
+from .bank_change import add_bank_change, bank_change
 from .lora import LoRALinear
 from .lora_weights import Pair, check_pair, ordinary_layer, pairs_of
 from .low_rank import LowRankLinear
 from .parted import WHOLE, ranks_of_parts
 from .route import NONE, Route
 from .sites import computes
-from .sliced import SlicedLoRALinear, join_slices
-
-
-def bank_change(
-    x: Tensor, factors: Mapping[str, tuple[Tensor, Tensor, Tensor]], layout: Sequence[str]
-) -> Tensor:
-    """Return the change of the output, group by group, with zeros where a slice has no factors.
-
-    Args:
-        x: Input, ``(G * g, ..., in)``: g samples for each of G groups, one behind the other.
-        factors: For each adapted slice A ``(G, r_s, in)``, B ``(G, rows, r_s)`` and the scaling ``(G,)``.
-        layout: Names of all slices in the order of their rows; ``('',)`` for one weight.
-
-    Returns:
-        ``(G * g, ..., len(layout) * rows)``.
-    """
-    names = [name for name in layout if name in factors]
-    ranks = [factors[name][0].shape[1] for name in names]
-    down = torch.cat([factors[name][0] for name in names], 1) if len(names) > 1 else factors[names[0]][0]
-    grouped = x.reshape(down.shape[0], -1, x.shape[-1])  # (G g, ..., in) -> (G, g N, in)
-    low = torch.bmm(grouped, down.transpose(1, 2)).split(ranks, dim=-1)
-    parts = {}
-    for name, h in zip(names, low, strict=True):
-        _, up, scaling = factors[name]
-        parts[name] = torch.bmm(h * scaling[:, None, None], up.transpose(1, 2))  # (G, g N, r) -> (G, g N, rows)
-    out = join_slices(parts, layout)
-    return out.reshape(*x.shape[:-1], out.shape[-1])
+from .sliced import SlicedLoRALinear
 
 
 class LoRABank(AdaptedLayer, nn.Linear):
@@ -270,8 +245,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
             RuntimeError: No route is set and there are several adapters.
             ValueError: The input does not begin with the axis of the samples of the route.
         """
-        route = self._present_route().to(x.device)
-        repeats = route.repeats(x.shape[0], self.windows, f'a {self.in_features} -> {self.out_features} layer')
+        route, repeats = self._route_for(x)
         if route.single == NONE:
             return None
         rows = route.rows_used(repeats)
@@ -283,6 +257,12 @@ class LoRABank(AdaptedLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the frozen layer and the change of each sample, ``(B, ..., in_features) -> (B, ..., out_features)``."""
+        route, _ = self._route_for(x)
+        if route.used is None and route.single != NONE and x.dtype == self.weight.dtype == self.lora_dtype:
+            factors = self._grouped(route)
+            grouped = x.reshape(len(next(iter(factors.values()))[0]), -1, x.shape[-1])  # a view of y would cost a copy
+            y = add_bank_change(F.linear(grouped, self.weight, self.bias), grouped, factors, self.layout)
+            return y.view(*x.shape[:-1], self.out_features)
         y, change = F.linear(x, self.weight, self.bias), self.change(x)
         return y if change is None else y + change.to(y.dtype)
 
@@ -310,6 +290,11 @@ class LoRABank(AdaptedLayer, nn.Linear):
                 tensors = tuple(t.index_select(0, route.groups) for t in tensors)
             found[part] = tensors
         return found
+
+    def _route_for(self, x: Tensor) -> tuple[Route, int]:
+        """Return the route, on the device of an input, and how many rows of the input belong to one sample."""
+        route = self._present_route().to(x.device)
+        return route, route.repeats(x.shape[0], self.windows, f'a {self.in_features} -> {self.out_features} layer')
 
     def _present_route(self) -> Route:
         if self.route is not None:

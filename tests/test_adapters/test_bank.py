@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmpretrain.models import SwinTransformer, VisionTransformer
 
 from mmlora.adapters import LoRABank, LoRALinear, SlicedLoRALinear, adapter_parameter_names, freeze, merge_adapters
+from mmlora.adapters.bank_change import add_bank_change, bank_change
 from mmlora.adapters.banked import Member, attach_bank, detach_bank, find_banks, put_adapter, route, take_adapter
 from mmlora.adapters.lora_weights import Pair, adapt_with, draw_lora, read_lora
 from mmlora.adapters.route import Route
@@ -386,3 +387,28 @@ def test_the_published_forward_pass(golden):
     for found, name in ((features, 'lora_features'), (logits, 'lora_logits')):
         close(found[[0, 2]], torch.from_numpy(wanted[name])[[0, 2]])
         assert (found[1] - torch.from_numpy(wanted[name])[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('learns', [False, True])
+@pytest.mark.parametrize('layout, ranks', [
+    (('',), {'': 3}), (('q', 'k', 'v'), {'q': 2, 'v': 3}), (('q', 'k', 'v'), {'q': 10, 'k': 1, 'v': 9}),
+])  # fmt: skip
+def test_the_change_is_added_in_the_memory_of_the_output(layout, ranks, learns):
+    draw = torch.Generator().manual_seed(0)
+
+    def leaf(*shape):
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).requires_grad_(learns)
+
+    x, w = leaf(4, 6, 10), leaf(10 * len(layout), 10).detach()
+    factors = {name: (leaf(4, r, 10), leaf(4, 10, r), leaf(4).detach()) for name, r in ranks.items()}
+    learned = [x, *(tensor for a, b, _ in factors.values() for tensor in (a, b))]
+    apart = F.linear(x, w) + bank_change(x, factors, layout)
+    y = F.linear(x, w)
+    place = y.data_ptr()
+    added = add_bank_change(y, x, factors, layout)
+    assert (apart - F.linear(x, w)).abs().max() > 1 and torch.allclose(added, apart, atol=1e-10)
+    assert (added.data_ptr() == place) == (not learns or sum(ranks.values()) <= 16)
+    if learns:
+        toward = torch.randn(apart.shape, generator=draw, dtype=torch.float64)
+        grads = (torch.autograd.grad(out, learned, toward) for out in (apart, added))
+        assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(*grads, strict=True))

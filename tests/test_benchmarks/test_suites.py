@@ -15,6 +15,7 @@ CPU = torch.device('cpu')
 OTHER_WORK = {
     'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
     'linear': {'frozen', 'fully trained'},
+    'mixed': {'one adapter for all (ours)'},
     'rlrr': {'frozen'},
     'sparse': {'25% left out', '50% left out', '75% left out'},
 }

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ...adapters.bank import bank_change
+from ...adapters.bank_change import bank_change
 from ...adapters.banked import WINDOWED
 from ...adapters.lora_spec import LoRASpec, key_of
 from ...adapters.lora_weights import check_site
