@@ -117,6 +117,8 @@ class PiSSALinear(FactoredLinear):
         It happens by itself: after loading a weight without factors, and before the first forward pass, since
         ``init_weights`` of a backbone may draw a weight anew.
         """
+        if self.weight.is_meta:
+            return
         own, starts = self.factors(), self.starts()
         fresh = all(torch.equal(*pair) for part in own for pair in zip(own[part], starts[part], strict=True))
         if fresh and not self.merged and _digest(self.weight) != self._followed:

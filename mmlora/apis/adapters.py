@@ -12,7 +12,6 @@
 LoRAs share one bank, whatever their ranks, and bring their heads along. Of any other kind a model has one at a time.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,18 +41,16 @@ from ..engine.adapter_folder import (
     find_backbone,
     find_classifier,
     frozen_sha256,
-    learned_names,
     read_head,
     write_adapter,
 )
 from ..engine.base_weights import base_sha256
+from ..engine.kind_loading import adapt_as_folder, check_adapted_as, check_tensors
 from ..io.clip_folder import FORMAT as CLIP_FORMAT
 from ..io.json_object import read_object
 from ..io.kind_folder import KindFolder, is_kind_folder, read_kind_folder
 from ..io.lora_folder import CONFIG, DAMAGED, RECORD, Head, LoRAFolder, read_lora_folder
 from ..io.lora_names import own_names
-from ..models.backbones.adapt import adapt_as
-from ..ranks import RankTable
 from .plain_model import build_plain
 
 OF_FILES = {'format', 'files', 'slices', 'rank', 'head', 'library', 'head_module', 'parameters', 'rank_table', 'base'}
@@ -70,7 +67,7 @@ class AdapterInfo:
         rank: The largest, or None for a kind without ranks.
         classes: Names of the classes of its head, or None.
         base_sha256: Hash of the frozen weights, or None where the folder does not say it.
-        folder: Where it is from.
+        folder: Where it is from, or None where it was made of others.
         active: Whether the model uses it at present.
         record: All that its folder says.
     """
@@ -80,16 +77,24 @@ class AdapterInfo:
     rank: int | None
     classes: tuple[str, ...] | None
     base_sha256: str | None
-    folder: Path
+    folder: Path | None
     active: bool = False
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass
-class _Loaded:
+class LoadedAdapter:
+    """An adapter of a model.
+
+    Attributes:
+        info: What is known of it.
+        head: Its head, or None.
+        alone: Whether it is of another kind than the LoRAs of a bank.
+    """
+
     info: AdapterInfo
     head: Head | None
-    alone: bool = False  # No LoRA of a bank.
+    alone: bool = False
 
 
 def load_adapter(
@@ -130,14 +135,30 @@ def load_adapter(
                          'adapters, and save what it has learned with save_adapter')
     _check_base(said, base_sha256(backbone), found.path)
     weights = _fit_names(found.weights, backbone)
-    before = {key: value for key, value in _loaded(model).items() if key != name}
     _check_head(model, found.head, found.path)
-    add_adapter(backbone, name, weights, room)
+    keep_adapter(model, weights, _describe(found, name), found.head, room)
+    return model
+
+
+def keep_adapter(
+    model: nn.Module, weights: LoRAWeights, info: AdapterInfo, head: Head | None, room: int | None = None
+) -> None:
+    """Give a model one more LoRA under the name of its ``info``, or put it in the place of that of the same name.
+
+    Args:
+        model: As for :func:`load_adapter`.
+        weights: The LoRA, under the names of the backbone.
+        info: What is known of it.
+        head: Its head, or None.
+        room: As for :func:`load_adapter`.
+    """
+    backbone = find_backbone(model)
+    before = {key: value for key, value in loaded_adapters(model).items() if key != info.name}
+    add_adapter(backbone, info.name, weights, room)
     # The order is that of the bank.
-    model.loaded_adapters = {key: before.get(key) or _Loaded(_describe(found, name), found.head)
+    model.loaded_adapters = {key: before.get(key) or LoadedAdapter(info, head)
                              for key in named_adapters(backbone).names}
     _settle_heads(model)
-    return model
 
 
 def save_adapter(
@@ -167,7 +188,7 @@ def save_adapter(
         ValueError: There is no such adapter, the folder holds other things, or the library has no names for it.
     """
     backbone, names = find_backbone(model), named_adapters(find_backbone(model)).names
-    loaded = _loaded(model)
+    loaded = loaded_adapters(model)
     given = dict({} if base is None else dict(base=dict(name=base)),
                  **({} if classes is None else dict(classes=list(classes))))
     if not names:
@@ -197,7 +218,7 @@ def list_adapters(model_or_folder: nn.Module | str | os.PathLike) -> list[Adapte
         use = named_adapters(find_backbone(model_or_folder)).use
         active = {use} if isinstance(use, str) else set(use or ())
         return [AdapterInfo(**{**vars(one.info), 'active': key in active or one.alone})
-                for key, one in _loaded(model_or_folder).items()]
+                for key, one in loaded_adapters(model_or_folder).items()]
     folder = Path(model_or_folder).expanduser()
     if (folder / CONFIG).is_file():
         return [_describe(_read(folder), folder.name)]
@@ -220,7 +241,7 @@ def set_adapter(model: nn.Module, name: Use) -> None:
         TypeError: It is no name and no list of names.
     """
     backbone = find_backbone(model)
-    other = next((one for one in _loaded(model).values() if one.alone), None)
+    other = next((one for one in loaded_adapters(model).values() if one.alone), None)
     if other is not None:
         if name == other.info.name:
             return
@@ -253,7 +274,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     Raises:
         ValueError: There is none of this name, or it is no LoRA.
     """
-    loaded = _loaded(model)
+    loaded = loaded_adapters(model)
     if name in loaded and loaded[name].alone:
         raise ValueError(f'{loaded[name].info.kind} cannot be taken away from a model: build the model again')
     remove_adapter(find_backbone(model), name)
@@ -274,37 +295,26 @@ def _load_kind(model: nn.Module, backbone: nn.Module, found: KindFolder, name: s
     adaptation, table = found.record['adaptation'], found.record['rank_table']
     learned = set(found.tensors)
     _check_head(model, found.head, found.path)
-    own = getattr(backbone, 'adaptation', None)
-    if own is None:
+    if getattr(backbone, 'adaptation', None) is None:
         if adapter_modules(backbone):
             raise ValueError(f'{found.path} is {adaptation["kind"]}, and the model has other adapters, beside which it '
                              'cannot be: give a plain model')
         _check_base(said, frozen_sha256(backbone, learned), found.path)
         training = backbone.training
-        adapt_as(backbone, adaptation, table and RankTable.from_dict(table, str(found.path)))
+        adapt_as_folder(backbone, found)
         backbone.train(training)
-    elif json.loads(json.dumps([own, _ranks_of(backbone)])) != [adaptation, RankTable.from_dict(table).ranks if table
-                                                               else {}]:
-        raise ValueError(f'{found.path} is {adaptation}, the model is adapted as {own}: give a plain model')
     else:
+        check_adapted_as(backbone, adaptation, table, str(found.path))
+        check_tensors(backbone, found.tensors, str(found.path))
         _check_base(said, frozen_sha256(backbone, learned), found.path)
     state = backbone.state_dict()
-    differ = sorted(learned ^ learned_names(backbone))
-    differ += [key for key in learned & set(state) if state[key].shape != found.tensors[key].shape]
-    if differ:
-        raise ValueError(f'{found.path} does not fit the model: {len(differ)} tensors are missing, too many or of '
-                         f'another shape, the first: {differ[0]}')
     with torch.no_grad():
         for key, value in found.tensors.items():
             state[key].copy_(value)
     classifier = find_classifier(model)
     if found.head is not None and classifier is not None:
         _put_head(model, *classifier, found.head)
-    model.loaded_adapters = {name: _Loaded(_describe(found, name), found.head, alone=True)}
-
-
-def _ranks_of(backbone: nn.Module) -> dict[str, Any]:
-    return dict(backbone.rank_table.ranks)
+    model.loaded_adapters = {name: LoadedAdapter(_describe(found, name), found.head, alone=True)}
 
 
 def _put_head(model: nn.Module, name: str, linear: nn.Linear, head: Head) -> None:
@@ -342,7 +352,7 @@ def _fit_names(weights: LoRAWeights, backbone: nn.Module) -> LoRAWeights:
 
 def _settle_heads(model: nn.Module) -> None:
     """Give a classifier the heads of its adapters; those that have none use its own."""
-    found, loaded = find_classifier(model), _loaded(model)
+    found, loaded = find_classifier(model), loaded_adapters(model)
     if found is None:
         return
     name, layer = found
@@ -360,7 +370,8 @@ def _settle_heads(model: nn.Module) -> None:
     set_adapter(model, named_adapters(find_backbone(model)).use)
 
 
-def _loaded(model: nn.Module) -> dict[str, _Loaded]:
+def loaded_adapters(model: nn.Module) -> dict[str, LoadedAdapter]:
+    """Return what is known of the adapters of a model by name."""
     return vars(model).get('loaded_adapters') or {}
 
 

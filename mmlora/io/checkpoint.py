@@ -31,6 +31,7 @@ from mmengine.runner import checkpoint as stock
 from .clip_folder import folder_checkpoint, is_adapter_folder
 from .clip_lora_file import is_published_lora
 from .convert import convert_checkpoint
+from .kind_folder import is_kind_folder, kind_checkpoint
 from .lora_checkpoint import is_lora_folder, lora_checkpoint
 from .plain import from_plain
 from .reader import MapLocation, read_checkpoint
@@ -87,11 +88,11 @@ def _converting(loader: Callable[..., dict]) -> Callable[..., dict]:
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
-    """Read a local file, or the adapter folder of a CLIP or of a LoRA; the end of every other loader.
+    """Read a local file or an adapter folder; the end of every other loader.
 
     Args:
         filename: A path; ``~`` is expanded. A folder gives its factors alone, on the CPU; see
-            :mod:`mmlora.io.clip_folder` and :mod:`mmlora.io.lora_checkpoint`.
+            :mod:`mmlora.io.clip_folder`, :mod:`mmlora.io.lora_checkpoint` and :mod:`mmlora.io.kind_folder`.
         map_location: As for ``torch.load``; None reads to the CPU.
 
     Returns:
@@ -103,6 +104,8 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict:
     """
     if is_lora_folder(filename):
         return lora_checkpoint(filename)
+    if is_kind_folder(filename):
+        return kind_checkpoint(filename)
     if is_adapter_folder(filename):
         return folder_checkpoint(filename)
     checkpoint = read_checkpoint(filename, map_location)

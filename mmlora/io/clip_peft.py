@@ -174,13 +174,13 @@ def read_peft_config(config: Mapping[str, Any], factors: Factors, where: str) ->
     check_plain(config, where, 'LoRACLIP', ONE_RANK)
     ranks = {int(a.shape[0]) for a, _ in factors.values()}
     rank, alpha = config.get('r'), config.get('lora_alpha')
-    if ranks != {rank}:
+    if list(ranks) != [rank]:
         raise ValueError(f'{where} has r={rank!r}, and its factors have the ranks {sorted(ranks)}')
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise ValueError(f'{where} has lora_alpha={alpha!r}, which must be a number')
     rule = 'alpha/sqrt(r)' if config.get('use_rslora') else 'alpha/r'
     factor = alpha / (math.sqrt(rank) if config.get('use_rslora') else rank)
-    return dict(describe_sites(factors, where), rank=rank, alpha=float(alpha), scaling=rule, factor=factor,
+    return dict(describe_sites(factors, where), rank=int(rank), alpha=float(alpha), scaling=rule, factor=factor,
                 dropout=config.get('lora_dropout'))
 
 

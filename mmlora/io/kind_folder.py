@@ -24,12 +24,18 @@ from torch import Tensor
 from .atomic import write_bytes, write_text
 from .json_object import read_object
 from .lora_folder import CARD, CONFIG, DAMAGED, HEAD, RECORD, WEIGHTS, Head
-from .peft_plain import PREFIX
+from .peft_plain import PREFIX, check_finite, check_simple
 from .reader import read_checkpoint
 
 FORMAT = 'mmlora adapter 1'
 TYPE = 'MMLORA_'
 """Begins ``peft_type``, so that it is none of peft's, which has a GLoRA of its own."""
+
+KIND = 'mmlora_kind'
+"""Key under which a checkpoint says where it is from, how to adapt, the hash of the frozen weights, and the head."""
+
+REPEATS = 4
+"""Repeats in a pattern of an option; it is compared with names of layers, which are short."""
 
 NEEDED = {'adaptation': dict, 'rank_table': (dict, type(None)), 'base': dict, 'files': dict}
 
@@ -70,7 +76,8 @@ def write_kind_folder(
         card: Text of the model card.
 
     Raises:
-        ValueError: The folder holds other things, or a tensor is not finite.
+        ValueError: The folder holds other things, a tensor is not finite, or a pattern of the options is none that
+            may be read again.
         TypeError: The options of the kind are no plain data.
     """
     folder, known = Path(path), {CONFIG, WEIGHTS, HEAD, RECORD, CARD}
@@ -78,6 +85,7 @@ def write_kind_folder(
                     if p.name not in known and not p.name.startswith('.')) if folder.is_dir() else []
     if others:
         raise ValueError(f'{str(folder)!r} is no folder of an adapter and holds {others[:5]}: choose another name')
+    _check_adaptation(record['adaptation'], folder / RECORD)
     for name, value in {**tensors, **(head._asdict() if head else {})}.items():
         if not torch.isfinite(value).all():
             raise ValueError(f'{name} for {folder} holds values that are not finite: the training has diverged')
@@ -115,7 +123,7 @@ def read_kind_folder(path: str | os.PathLike) -> KindFolder:
         raise FileNotFoundError(f'{str(path)!r} is no folder of an adapter: it has no {RECORD}')
     record = read_object(folder / RECORD, DAMAGED)
     for name, kinds in NEEDED.items():
-        if not isinstance(record.get(name), kinds):
+        if name not in record or not isinstance(record[name], kinds):
             raise ValueError(f'{folder / RECORD}: {name} is missing or of a wrong type: write the folder anew')
     needed = {CONFIG, WEIGHTS, HEAD} if record.get('head') else {CONFIG, WEIGHTS}
     if record.get('format') != FORMAT or set(record['files']) != needed:
@@ -128,6 +136,50 @@ def read_kind_folder(path: str | os.PathLike) -> KindFolder:
         if found != digest:
             raise ValueError(f'{folder / name} is not the file that {RECORD} beside it was written for: its sha256 is '
                              f'{found}, there stands {digest}')
+    _check_adaptation(record['adaptation'], folder / RECORD)
+    classes = record.get('classes') or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f'{folder / RECORD} has classes={str(classes)[:200]}, where a list of names belongs')
     tensors = {name.removeprefix(PREFIX): value for name, value in read_checkpoint(folder / WEIGHTS).items()}
-    head = Head(**read_checkpoint(folder / HEAD)) if record.get('head') else None
-    return KindFolder(folder, tensors, head, record)
+    check_finite(tensors, str(folder))
+    return KindFolder(folder, tensors, _read_head(folder) if record.get('head') else None, record)
+
+
+def kind_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Return a folder as a checkpoint of what learned alone; whoever knows the model adds the frozen weights.
+
+    Raises:
+        FileNotFoundError: As :func:`read_kind_folder`.
+        ValueError: As :func:`read_kind_folder`.
+    """
+    found = read_kind_folder(path)
+    adaptation, table = found.record['adaptation'], found.record['rank_table']
+    about = dict(folder=str(found.path), adaptation=adaptation, rank_table=table,
+                 sha256=found.record['base'].get('sha256'), head=found.head and found.head._asdict())
+    meta = {'mmlora': {'rank_table': table}} if table else {}
+    return dict(state_dict=dict(found.tensors), meta=meta, **{KIND: about})
+
+
+def _read_head(folder: Path) -> Head:
+    found = read_checkpoint(folder / HEAD)
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    rows = shapes.get('weight', ())[:1]
+    if set(found) != set(Head._fields) or len(shapes['weight']) != 2 or shapes['bias'] != rows:
+        raise ValueError(f'{folder / HEAD} holds {str(shapes)[:200]}, where weight (n, D) and bias (n) belong')
+    check_finite(found, f'the head of {folder}')
+    return Head(**found)
+
+
+def _check_adaptation(adaptation: Mapping[str, Any], where: Path) -> None:
+    """Refuse what is no plain option of a kind, and patterns that can take longer than any program lasts."""
+    if not isinstance(adaptation.get('kind'), str) or not isinstance(adaptation.get('options'), dict) \
+            or not isinstance(adaptation.get('frozen'), bool):
+        raise ValueError(f'{where}: adaptation needs the name of a kind, frozen, and its options, got '
+                         f'{str(adaptation)[:200]}')
+    for name, value in adaptation['options'].items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            try:
+                check_simple(text if isinstance(text, str) else '', REPEATS)
+            except ValueError as error:
+                raise ValueError(f'{where} has {name}={str(text)[:120]!r}, which cannot be used ({error}): name the '
+                                 'layers one by one') from error

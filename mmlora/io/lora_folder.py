@@ -198,8 +198,9 @@ def _take_head(
     """
     if not modules:
         return dict(tensors), None
-    if len(modules) != 1:
-        raise ValueError(f'{where} has modules_to_save={modules!r}: a head is one linear layer')
+    if not isinstance(modules, list) or len(modules) != 1 or not isinstance(modules[0], str):
+        raise ValueError(f'{where} has modules_to_save={str(modules)[:200]}: a head is one linear layer, so that one '
+                         'name belongs in a list')
     ends = {name: f'{modules[0]}.{name}' for name in Head._fields}
     found = {name: [key for key in tensors if f'.{key}'.endswith(f'.{end}')] for name, end in ends.items()}
     taken = [key for keys in found.values() for key in keys]

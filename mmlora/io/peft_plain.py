@@ -81,7 +81,7 @@ def value_of(config: Mapping[str, Any], field: str, pattern: str, site: str, whe
         raise ValueError(f'{where} names a layer with {len(site)} characters: {site[:_QUOTED]!r}...')
     for key, own in exceptions.items():
         try:
-            _check_simple(key)
+            check_simple(key)
             found = re.match(rf'(.*\.)?({key})$', site)
         except (ValueError, re.error, RecursionError, OverflowError) as error:
             raise ValueError(f'{where} has the pattern {key[:_QUOTED]!r} in {pattern}, which cannot be used ({error}): '
@@ -102,8 +102,12 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             raise ValueError(f'{where}: {name} holds values that are not finite, as of a training that diverged')
 
 
-def _check_simple(pattern: str) -> None:
-    """Refuse what makes the search take exponential time: repeated groups, and many repeats."""
+def check_simple(pattern: str, repeats: int = _REPEATS) -> None:
+    """Refuse a pattern that can make the search take exponential time: repeated groups, and many repeats.
+
+    Raises:
+        ValueError: It is such a pattern, or a very long one.
+    """
     bare = re.sub(r'\\.|\[[^\]]*\]', '', pattern, flags=re.DOTALL)
-    if len(pattern) > _LONGEST or re.search(r'\)[*+?{]', bare) or len(re.findall(r'[*+{]', bare)) > _REPEATS:
-        raise ValueError(f'it repeats a group, has more than {_REPEATS} repeats or {_LONGEST} characters')
+    if len(pattern) > _LONGEST or re.search(r'\)[*+?{]', bare) or len(re.findall(r'[*+{]', bare)) > repeats:
+        raise ValueError(f'it repeats a group, has more than {repeats} repeats or {_LONGEST} characters')

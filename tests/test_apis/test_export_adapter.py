@@ -67,10 +67,15 @@ def test_a_run_leaves_its_adapter(backbone, images, tmp_path, monkeypatch):
     if backbone['type'] == 'VitSR_LoRA':
         other = export_adapter(Config.fromfile(tmp_path / 'config.py'), checkpoint, tmp_path / 'timm', 'timm')
         torch.testing.assert_close(mmlora.load_adapter(plain, other)(x), model(x), atol=1e-5, rtol=1e-5)
-        metrics = [row['value'] for row in tests]
-        assert list(run_test(tested, str(other), record=False).values()) == metrics
-    else:
+        out = other
+    metrics = [row['value'] for row in tests]
+    assert list(run_test(tested, str(out), record=False).values()) == metrics
+    if backbone['type'] != 'VitSR_LoRA':
         assert main([str(tmp_path / 'config.py'), checkpoint, '--out', str(tmp_path / 'b'), '--library', 'hf']) == 2
+        tested.model.backbone = dict(type='AdaptedBackbone', kind='SSF', backbone={
+            'type': 'VisionTransformer', **VIT, 'init_cfg': init})
+        with pytest.raises(ValueError, match='give a model or config that is adapted in the same way'):
+            run_test(tested, str(out), record=False)
 
 
 def test_intervals_are_wilsons():

@@ -1,5 +1,7 @@
 """Folders of adapters, hubs, banks and pools with tricks in their JSON or numbers that are none."""
 
+import copy
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +14,12 @@ from safetensors.torch import save, save_file
 import mmlora  # noqa: F401  (installs the loaders)
 from mmlora.adapters import Pair
 from mmlora.adapters.lora_spec import LoRASpec
-from mmlora.io.clip_folder import read_folder
+from mmlora.engine.adapter_folder import write_adapter
+from mmlora.engine.kind_loading import adapt_as_folder
+from mmlora.io.clip_folder import folder_checkpoint, read_folder, write_folder
+from mmlora.io.clip_peft import Site
 from mmlora.io.hub import LoRAHub, write_index
+from mmlora.io.kind_folder import read_kind_folder
 from mmlora.io.lora_banks import LoRABanks
 from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
 from mmlora.io.pool import FORMAT as POOL_FORMAT
@@ -22,6 +28,7 @@ from mmlora.io.published_banks import read_published_task_vector
 from mmlora.io.published_hub import read_published_lora
 from mmlora.io.task_vectors import FORMAT as TASK_FORMAT
 from mmlora.io.task_vectors import TaskVectors
+from mmlora.registry import MODELS
 
 NAN, INF = float('nan'), float('inf')
 LONG = 100_000
@@ -52,6 +59,47 @@ def peft_folder(path: Path, value: float = 1.0, key: str = 'base_model.model.a.f
     content = dict(dict(peft_type='LORA', r=2, lora_alpha=2), **config)
     put(path / 'adapter_config.json', json.dumps(content))
     return path
+
+
+PLAIN = dict(type='mmpretrain.VisionTransformer', img_size=32, patch_size=16, arch=dict(
+    embed_dims=4, num_layers=1, num_heads=1, feedforward_channels=4))
+
+
+@functools.cache
+def _adapted(kind: str, **options: Any) -> torch.nn.Module:
+    backbone = MODELS.build(dict(type='AdaptedBackbone', kind=kind, backbone=dict(PLAIN), **options))
+    with torch.no_grad():
+        for name, value in _plain().state_dict().items():
+            backbone.state_dict()[name].copy_(value)
+    return backbone
+
+
+def kind_folder(path: Path, kind: str = 'rlrr') -> Path:
+    """Write the folder of an adapter that is no LoRA."""
+    options = dict(targets=('qkv', 'proj'), scale_shift=('.*ln1',)) if kind == 'rlrr' else {}
+    return write_adapter(path, _adapted(kind, **options), dict(classes=['a', 'b']),
+                         Head(torch.ones(2, 4), torch.zeros(2)))
+
+
+def read_kind(path: Path) -> Any:
+    """Read a folder as :func:`mmlora.load_adapter` does."""
+    found = read_kind_folder(path)
+    adapt_as_folder(copy.deepcopy(_plain()), found)
+    return found
+
+
+@functools.cache
+def _plain() -> torch.nn.Module:
+    return MODELS.build(dict(PLAIN))
+
+
+def clip_folder(path: Path) -> Path:
+    """Write the folder of a CLIP."""
+    model = dict(arch=dict(patch_size=16), encoder='vision', params=['q'], layers=dict(vision=[0]), rank=2, alpha=2.0,
+                 scaling='alpha/r', factor=1.0, templates=['a {}'], classes=['a'], logit_scale=100.0)
+    record = dict(model=model, base=dict(sha256=None, location=None), tokenizer=dict(type='CLIPTokenizer'),
+                  images=dict(steps=[], mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True))
+    return write_folder(path, {Site('vision', 0, 'q'): (torch.ones(2, 4), torch.ones(4, 2))}, record, 'A card.')
 
 
 def banks_folder(path: Path) -> Path:
@@ -108,11 +156,40 @@ FOLDERS = {
     'a LoRA': (lora_folder, ('mmlora.json',), read_lora_folder),
     'peft': (peft_folder, ('adapter_config.json',), read_lora_folder),
     'a CLIP': (lambda path: peft_folder(path, key=CLIP_KEY), ('adapter_config.json',), read_folder),
+    'another kind': (kind_folder, ('mmlora.json',), read_kind),
+    'a CLIP with its record': (clip_folder, ('mmlora.json', 'adapter_config.json'), folder_checkpoint),
     'a hub': (hub_folder, ('index.json', '00000/mmlora.json'), _read_hub),
     'banks': (banks_folder, ('index.json', '00000/manifest.json'), _read_banks),
     'a pool': (pool_folder, ('index.json',), read_pool),
 }
 """How a good folder is made, its files in JSON, and what reads it."""
+
+
+def _option(**options: Any) -> Callable[[dict], None]:
+    return lambda content: content['adaptation']['options'].update(options)
+
+
+def load_kind(path: Path) -> Any:
+    """Load a folder into a model as a user does."""
+    return mmlora.load_adapter(copy.deepcopy(_plain()), path)
+
+
+KINDS = {
+    'pattern that never ends': ('rlrr', _option(scale_shift=['(.*.*)*x']), 'cannot be used .it repeats a group'),
+    'many repeats': ('rlrr', _option(convs=['.*' * 30]), 'more than 4 repeats'),
+    'a million tokens': ('VPT', _option(num_tokens=10**6), 'does not fit the model'),
+    '10^15 tokens': ('VPT', _option(num_tokens=10**15), 'does not fit the model'),
+    'text as tokens': ('VPT', _option(num_tokens='__import__("os")'), 'num_tokens must be an integer'),
+    'an option of its own': ('VPT', _option(os='mkdir'), 'unexpected keyword argument'),
+    'a module as kind': ('VPT', lambda c: c['adaptation'].update(kind='os.system'), 'unknown kind of adapter'),
+    'no kind': ('VPT', lambda c: c['adaptation'].pop('kind'), 'needs the name of a kind'),
+    'options as a list': ('VPT', lambda c: c['adaptation'].update(options=[3]), 'needs the name of a kind'),
+    'rank of 10^9': ('rlrr', lambda c: c['rank_table']['rows'][0].update(rank=10**9), 'must lie in 1..4'),
+    'ranks that are none': ('rlrr', lambda c: c.update(rank_table={}), 'holds no list "rows"'),
+    'classes that are none': ('rlrr', lambda c: c.update(classes=3), 'where a list of names belongs'),
+    'another file': ('rlrr', lambda c: c['files'].update({'../x': ''}), 'where .* belong'),
+}
+"""How a folder of a kind is changed, and what the error says."""
 
 
 def configs() -> Iterator[Attack]:
@@ -128,12 +205,16 @@ def configs() -> Iterator[Attack]:
         'alpha that is no number': (dict(lora_alpha=NAN), 'which must be a number'),
         'rank of another size': (dict(r=10**9), 'the config says 1000000000'),
         'code as initialisation': (dict(init_lora_weights='__import__("os")'), 'changes the base weights'),
+        'one module to save': (dict(modules_to_save=True), 'one name belongs in a list'),
         'another method': (dict(peft_type='../../LORA'), 'needs LORA'),
     }
     kind = 'adapter folder with tricks'
     for name, (config, says) in rows.items():
         yield Attack(kind, name, lambda folder, marker, config=config: peft_folder(folder / 'a', **config),
                      read_lora_folder, says)
+    for name, (of, change, says) in KINDS.items():
+        yield Attack(kind, f'{name}, {of}', _changed(lambda path, of=of: kind_folder(path, of), 'mmlora.json', change),
+                     load_kind, says)
     for name, files in {'above': {'../../secret': ''}, 'elsewhere': {'/etc/hostname': ''}}.items():
         yield Attack(kind, f'file {name}', _changed(lora_folder, 'mmlora.json', lambda c, f=files: c.update(files=f)),
                      read_lora_folder, 'where those of .* belong: write the folder anew')

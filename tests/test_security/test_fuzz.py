@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from attack_folders import banks_folder, hub_folder, lora_folder, peft_folder, pool_folder
+from attack_folders import (
+    CLIP_KEY,
+    banks_folder,
+    clip_folder,
+    hub_folder,
+    kind_folder,
+    lora_folder,
+    peft_folder,
+    pool_folder,
+    read_kind,
+)
 from attack_lists import JSONS, LISTS
 from attacks import put
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +29,7 @@ from hypothesis import strategies as st
 from mmlora.datasets.index_files import chosen_images, read_index_file
 from mmlora.datasets.list_files import ListedImage, read_list
 from mmlora.datasets.table_files import read_csv, read_json
+from mmlora.io.clip_folder import folder_checkpoint, read_folder
 from mmlora.io.hub import LoRAHub
 from mmlora.io.lora_banks import LoRABanks
 from mmlora.io.lora_folder import read_lora_folder
@@ -74,6 +85,13 @@ PARSERS = {
     'adapter config': Parser('adapter_config.json', lambda path: read_lora_folder(path.parent), dict(
         peft_type='LORA', r=2, lora_alpha=2, rank_pattern={'fc': 2}, alpha_pattern={'a.fc': 4.0}, bias='none',
         target_modules=['fc'], init_lora_weights=True, modules_to_save=None, use_rslora=False), peft_folder),
+    'adapter config of a CLIP': Parser('adapter_config.json', lambda path: read_folder(path.parent), dict(
+        peft_type='LORA', r=2, lora_alpha=2, bias='none', target_modules='.*q_proj', use_rslora=False),
+        lambda path: peft_folder(path, key=CLIP_KEY)),
+    'record of a CLIP': Parser('mmlora.json', lambda path: folder_checkpoint(path.parent), None, clip_folder),
+    'record of another kind': Parser('mmlora.json', lambda path: read_kind(path.parent), None, kind_folder),
+    'record of a tuning': Parser('mmlora.json', lambda path: read_kind(path.parent), None,
+                                 lambda path: kind_folder(path, 'VPT')),
     'record of a LoRA': Parser('mmlora.json', lambda path: read_lora_folder(path.parent), None, lora_folder),
     'index of a hub': Parser('index.json', lambda path: repr(LoRAHub.open(path.parent).base_sha256), None, hub_folder),
     'index of banks': Parser('index.json', lambda path: LoRABanks.open(path.parent), None, banks_folder),

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...adapters import adapter_tensor_names
 from ...io.clip_folder import ADAPTER
 from ...io.convert import CONVERTED
+from ...io.kind_folder import KIND
 from ...io.lora_checkpoint import LORA
 from ...models.backbones.load_guard import DERIVED
 from ...models.clip import LoRACLIPClassifier
@@ -22,6 +23,7 @@ from ...models.pretrained import fit_weights, prefix_backbone
 from ...registry import HOOKS, register
 from ..adaptation import check_scalings, unwrap_model
 from ..clip_check import check_clip_run
+from ..kind_loading import complete_kind
 from ..lora_loading import complete_lora
 
 SHOWN = 10
@@ -170,6 +172,9 @@ class StrictLoadHook(Hook):
             return
         if LORA in checkpoint:
             checkpoint['state_dict'] = complete_lora(model, checkpoint)
+            return
+        if KIND in checkpoint:
+            checkpoint['state_dict'] = complete_kind(model, checkpoint)
             return
         converted = checkpoint.get(CONVERTED)
         if converted is None:
