@@ -7,14 +7,16 @@ a power cut.
 
 import errno
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = re.compile(r'\.(.+)\.[0-9a-f]{32}\.tmp', re.DOTALL)
 _LONGEST_STEM = 180  # Bytes kept of the target's name; file systems allow 255 for the whole temporary name.
 
 
@@ -69,6 +71,19 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> Path:
 def write_text(path: str | os.PathLike, text: str, encoding: str = 'utf-8') -> Path:
     """Replace the content of a file by ``text``, line ends as given; see :func:`write_atomically`."""
     return write_bytes(path, text.encode(encoding))
+
+
+def remove_leftovers(folder: str | os.PathLike, besides: Collection[str] = ()) -> None:
+    """Remove what processes that were killed in the middle of a write have left in a folder; not in those inside it.
+
+    Args:
+        folder: The folder. No other process may be writing there,
+        besides: but to the files of these names.
+    """
+    for path in Path(folder).iterdir():
+        half = _TEMPORARY.fullmatch(path.name)
+        if half and half[1] not in besides:
+            path.unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -42,10 +42,8 @@ def load(name: str, place: Path) -> Config:
     return cfg
 
 
-@pytest.fixture(scope='module')
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Banks of three tasks over vit-micro, their task vectors, and a support set in folders."""
-    place = tmp_path_factory.mktemp('icm')
+def write_place(place: Path) -> Path:
+    """Write banks of three tasks over vit-micro, their task vectors, and a support set in folders."""
     cfg = load('pca-ridge', place)
     viewer, glyphs = build_viewer(cfg, 'cpu'), Glyphs('train', samples_per_class=3)
     backbone = viewer.frozen.backbone
@@ -65,6 +63,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.imwrite(str(place / folder / f'letter{label}' / f'{number}.png'), glyphs[3 * label + number]['img'])
     extract_task_vectors(cfg, device='cpu')
     return place
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp('icm'))
 
 
 @pytest.mark.parametrize(('name', 'changes', 'samples'), [

@@ -138,7 +138,7 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before_it_only_when_ask
     (tmp_path / 'epoch_1.pth').touch()  # When a file was written says nothing where it was copied.
     harm(tmp_path / 'epoch_3.pth')
     before = names(tmp_path)
-    words = r'(?s)cannot be resumed:\n.*epoch_3.pth.*--resume previous, .* last good one, .*epoch_2.pth, of iteration 10'
+    words = r'(?s)cannot be resumed:\n.*epoch_3.pth.*--resume previous, .* last good .*epoch_2.pth, of iteration 10'
     for options in (dict(resume='auto'), dict()):
         with pytest.raises(ValueError, match=words):
             train(tiny.tiny_config(images, tmp_path, **({} if options else dict(resume=True))), **options)

@@ -48,10 +48,9 @@ def plain_backbone():
     return backbone
 
 
-@pytest.fixture(scope='module')
-def world(tmp_path_factory):
-    """A hub of 2 LoRAs, of ranks 2 and 1, the pool of their classes, and the weights that they stand on."""
-    folder, backbone = tmp_path_factory.mktemp('world'), plain_backbone()
+def write_world(folder):
+    """Write a hub of 2 LoRAs, of ranks 2 and 1, the pool of their classes, and the weights that they stand on."""
+    backbone = plain_backbone()
     torch.save(backbone.state_dict(), folder / 'base.pth')
     digest = weights_sha256({name: torch.atleast_1d(value) for name, value in backbone.state_dict().items()})
     for number, (name, labels) in enumerate(LORAS.items()):
@@ -66,6 +65,11 @@ def world(tmp_path_factory):
     write_index(folder / 'hub', mixed_ranks=True)
     write_pool(folder / 'pool')
     return folder
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp('world'))
 
 
 def student(world, **kwargs):

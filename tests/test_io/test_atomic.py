@@ -11,7 +11,7 @@ import torch
 from mmengine.fileio import get_file_backend, put_text
 from mmengine.runner import save_checkpoint
 
-from mmlora.io.atomic import AtomicLocalBackend, write_atomically, write_bytes, write_text
+from mmlora.io.atomic import AtomicLocalBackend, remove_leftovers, write_atomically, write_bytes, write_text
 
 
 class DiskFullError(OSError):
@@ -154,3 +154,14 @@ def test_the_backend_is_known_to_mmengine_by_name(tmp_path, monkeypatch):
         save_checkpoint(dict(state_dict={}), str(path), backend_args=args)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ['epoch_1.pth']
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    left = [f'.{name}.{"0" * 32}.tmp' for name in ('epoch_1.pth', 'results.json', 'ä b')]
+    others = ['epoch_1.pth', '.hidden', 'x.tmp', f'.{"0" * 32}.tmp', f'.x.{"g" * 32}.tmp', f'x.{"0" * 32}.tmp']
+    (tmp_path / 'inside').mkdir()
+    for name in [*left, *others, f'inside/{left[0]}']:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, besides=['results.json'])
+    assert {path.name for path in tmp_path.iterdir()} == {*others, left[1], 'inside'}
+    assert (tmp_path / 'inside' / left[0]).exists()

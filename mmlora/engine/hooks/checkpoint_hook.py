@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner, save_checkpoint
 
-from ...io.atomic import write_text
+from ...io.atomic import remove_leftovers, write_text
 from ...io.checkpoint import load_checkpoint
 from ...io.plain import plain_checkpoint
 from ...registry import HOOKS, register
@@ -25,7 +24,6 @@ VALIDATED = 'mmlora_validated_iter'
 """Where the message hub keeps the iteration of the last finished validation."""
 OUTDATED = 'mmlora_outdated_checkpoints'
 """Where a checkpoint names the files that go once it is safe."""
-_HALF_WRITTEN = re.compile(rf'\.(.*\.pth|{POINTER})\.[0-9a-f]{{32}}\.tmp')
 
 
 @register(HOOKS, bare=False)
@@ -146,10 +144,9 @@ class CheckpointHook(StockCheckpointHook):
 
     @master_only
     def _tidy(self, runner: Runner, outdated: Sequence[str]) -> None:
-        folders = {Path(self.out_dir), Path(runner.work_dir)}
-        for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
-            if _HALF_WRITTEN.fullmatch(path.name):
-                path.unlink()
+        for folder in {self.out_dir, runner.work_dir}:
+            if os.path.isdir(folder):
+                remove_leftovers(folder, besides=['results.json'])  # A test may run beside the training.
         # A checkpoint of another folder says nothing about the files of this one.
         if runner._resume and Path(runner._load_from or '').resolve().parent == Path(self.out_dir).resolve():
             for name in outdated:
