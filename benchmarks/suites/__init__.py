@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ..core import Comparison, Growth
-from . import attention, episodes, hub, linear, mixed, rlrr, sparse, stable_rank, text
+from . import attention, episodes, hub, linear, mixed, rlrr, sparse, stable_rank, switch, text
 
 Suite = Callable[[torch.device, bool], Iterable[Comparison | Growth]]
 
@@ -22,6 +22,7 @@ MODULES = dict(
     hub=hub,
     stable_rank=stable_rank,
     mixed=mixed,
+    switch=switch,
 )
 
 SUITES: dict[str, Suite] = {name: module.suite for name, module in MODULES.items()}

@@ -34,10 +34,10 @@ CPU_LAYERS = 1
 """Of the 12, on a CPU: each layer does the same again."""
 
 
-def tower(quick: bool, device: torch.device) -> nn.Module:
-    """Return a frozen vision transformer."""
+def tower(quick: bool, device: torch.device, layers: int = CPU_LAYERS) -> nn.Module:
+    """Return a frozen vision transformer, of so many layers on a CPU."""
     torch.manual_seed(0)
-    arch = QUICK if quick else BASE if device.type == 'cuda' else dict(BASE, num_layers=CPU_LAYERS)
+    arch = QUICK if quick else BASE if device.type == 'cuda' else dict(BASE, num_layers=layers)
     model = MODELS.build(dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=32 if quick else 224))
     model.eval()  # mmpretrain's own returns None
     freeze(model, ())

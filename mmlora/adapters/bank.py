@@ -80,6 +80,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
             raise ValueError(f'num_adapters must be a whole number of at least 1, got {num_adapters!r}')
         self.num_adapters, self.fresh_scaling = num_adapters, float(scaling)
         self._given_scalings: dict[str, list[float]] = {}  # Buffers hold them in single precision.
+        self._grown: dict[str, int] = {}  # Addresses of memories that grow() made, and that have room for more.
         self.layout = WHOLE if slices is None else tuple(layout)
         self._ranks = ranks_of_parts(rank, slices, self.layout, in_features, out_features)
         self.part_rows = out_features // len(self.layout)
@@ -222,6 +223,39 @@ class LoRABank(AdaptedLayer, nn.Linear):
             a[k, rank:].zero_()
             b[k, :, rank:].zero_()
             getattr(self, self._name('rank', part))[k] = rank
+
+    @torch.no_grad()
+    def grow(self) -> None:
+        """Make room for one more adapter, of rank 0; its number is the K of before.
+
+        Tensors become longer ones, in a memory for twice as many wherever a new one is needed: K adapters, one after
+        the other, then cost K copies and not K². The learned tensors are others afterwards: optimizers and
+        :class:`Member` do not know them.
+        """
+        for part in self._ranks:
+            for letter, tensor in zip('AB', self.tensors(part), strict=True):
+                name = self._name(letter, part)
+                setattr(self, name, nn.Parameter(self._longer(name, tensor), tensor.requires_grad))
+            scaling, rank = (getattr(self, self._name(what, part)) for what in ('scaling', 'rank'))
+            setattr(self, self._name('scaling', part), torch.cat([scaling, scaling.new_tensor([self.fresh_scaling])]))
+            setattr(self, self._name('rank', part), torch.cat([rank, rank.new_zeros(1)]))
+            self._given_scalings[part].append(self.fresh_scaling)
+        self.num_adapters += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out whose memory has room: a copy that shares it would write where its original does."""
+        return {**self.__dict__, '_grown': {}}
+
+    def _longer(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor with zeros for one more adapter, in the same memory if it is one of this bank with room."""
+        k, memory = len(tensor), tensor.untyped_storage()
+        size = (k + 1, *tensor.shape[1:])
+        if memory.data_ptr() != self._grown.get(name) or memory.nbytes() < tensor.nbytes // k * (k + 1):
+            longer = tensor.new_zeros(2 * (k + 1), *tensor.shape[1:])
+            longer[:k] = tensor
+            self._grown[name] = longer.untyped_storage().data_ptr()
+            return longer[: k + 1]
+        return tensor.detach().as_strided(size, tensor.stride(), 0)
 
     def check(self, pairs: Mapping[str, Pair]) -> None:
         """Check that there is room for an adapter.

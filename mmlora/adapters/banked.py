@@ -129,6 +129,30 @@ def put_adapter(model: nn.Module, k: int, adapter: Mapping[tuple[str, str], Pair
         ValueError: It has a layer without a bank, or a shape or rank does not fit; nothing is changed then.
     """
     banks, sites = find_banks(model), by_site(adapter)
+    _check_room(banks, sites)
+    for site, bank in banks.items():
+        bank.put(k, sites.get(site, {}))
+
+
+def append_adapter(model: nn.Module, adapter: Mapping[tuple[str, str], Pair]) -> int:
+    """Give a model with banks one more adapter and return its number; routes of before are not valid any more.
+
+    Raises:
+        ValueError: The model has no bank, the adapter has a layer without one, or a shape or rank does not fit; nothing
+            is changed then.
+    """
+    banks, sites = find_banks(model), by_site(adapter)
+    if not banks:
+        raise ValueError('the model has no bank: call attach_bank first')
+    _check_room(banks, sites)
+    for site, bank in banks.items():
+        bank.grow()
+        bank.put(len(bank) - 1, sites.get(site, {}))
+        bank.route = None
+    return len(bank) - 1
+
+
+def _check_room(banks: Mapping[str, LoRABank], sites: Mapping[str, Mapping[str, Pair]]) -> None:
     foreign = sorted(set(sites) - set(banks))
     if foreign:
         raise ValueError(f'the model has no bank in {foreign[:5]}, which the adapter changes')
@@ -137,8 +161,6 @@ def put_adapter(model: nn.Module, k: int, adapter: Mapping[tuple[str, str], Pair
             bank.check(sites.get(site, {}))
         except ValueError as error:
             raise ValueError(f'{site}: {error}') from error
-    for site, bank in banks.items():
-        bank.put(k, sites.get(site, {}))
 
 
 class Member:

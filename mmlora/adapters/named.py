@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch.nn as nn
 
-from .banked import attach_bank, detach_bank, find_banks, put_adapter, take_adapter
+from .banked import append_adapter, attach_bank, detach_bank, find_banks, put_adapter, take_adapter
 from .lora_weights import LoRAWeights, Pair
 from .route import NONE, Route
 
@@ -47,7 +47,8 @@ def add_adapter(
     """Give a model one more adapter, or put it in the place of that of the same name.
 
     An adapter of the same name is replaced in the tensors that are there, if its layers and ranks have room in them,
-    so that a compiled model goes on as it is. Else the bank is made anew, and nothing changes where that fails.
+    so that a compiled model goes on as it is. One of another name makes them longer. Else the bank is made anew, and
+    nothing changes where that fails.
 
     Args:
         model: Plain, or with adapters that this function gave it.
@@ -63,9 +64,9 @@ def add_adapter(
     if not isinstance(name, str) or not name:
         raise ValueError(f'an adapter has a name, got {name!r}')
     known = named_adapters(model)
-    if name in known.names and room is None:
+    if known.names and room in (None, known.room):
         try:
-            put_adapter(model, known.names.index(name), weights)
+            _put(model, known, name, weights)
         except ValueError:
             pass  # There is no room for it in this bank: a larger one is made below, or the error comes from there.
         else:
@@ -115,6 +116,15 @@ def use_adapters(model: nn.Module, use: Use) -> list[int] | int:
         bank.route = route
     known.use = use if one else wanted
     return indices
+
+
+def _put(model: nn.Module, known: NamedAdapters, name: str, weights: Mapping[tuple[str, str], Pair]) -> None:
+    if name in known.names:
+        put_adapter(model, known.names.index(name), weights)
+        return
+    append_adapter(model, weights)
+    known.names.append(name)
+    use_adapters(model, known.use)
 
 
 def _rebuild(model: nn.Module, adapters: Mapping[str, LoRAWeights], use: Use, room: int | None) -> None:

@@ -11,7 +11,16 @@ from mmpretrain.models import SwinTransformer, VisionTransformer
 
 from mmlora.adapters import LoRABank, LoRALinear, SlicedLoRALinear, adapter_parameter_names, freeze, merge_adapters
 from mmlora.adapters.bank_change import add_bank_change, bank_change
-from mmlora.adapters.banked import Member, attach_bank, detach_bank, find_banks, put_adapter, route, take_adapter
+from mmlora.adapters.banked import (
+    Member,
+    append_adapter,
+    attach_bank,
+    detach_bank,
+    find_banks,
+    put_adapter,
+    route,
+    take_adapter,
+)
 from mmlora.adapters.lora_weights import Pair, adapt_with, draw_lora, read_lora
 from mmlora.adapters.route import Route
 from mmlora.io.convert import convert
@@ -412,3 +421,33 @@ def test_the_change_is_added_in_the_memory_of_the_output(layout, ranks, learns):
         toward = torch.randn(apart.shape, generator=draw, dtype=torch.float64)
         grads = (torch.autograd.grad(out, learned, toward) for out in (apart, added))
         assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(*grads, strict=True))
+
+
+def test_a_bank_that_grows_is_the_one_that_is_made_at_once():
+    model = vit()
+    sites = ['layers.0.attn.qkv', 'layers.1.ffn.layers.1']
+    loras = [{key: Pair(pair.a, torch.randn_like(pair.b), 0.1 * (1 + k)) for key, pair in draw_lora(
+        model, sites, 1 + k % 3, None, 1.0, torch.Generator().manual_seed(k)).items()} for k in range(7)]
+    at_once, grown = copy.deepcopy(model), copy.deepcopy(model)
+    attach_bank(at_once, loras, room=3)
+    attach_bank(grown, loras[:1], room=3)
+    places = set()
+    for k, lora in enumerate(loras[1:], 1):
+        assert append_adapter(grown, lora) == k
+        places.add(grown.get_submodule(sites[0]).lora_A.data_ptr())
+        if k == 3:
+            twin = copy.deepcopy(grown)  # has no part in the memory of its original
+    assert len(places) == 2, 'memory for 4, and then for 10'
+    append_adapter(twin, loras[0])
+    for name, bank in find_banks(grown).items():
+        other = find_banks(at_once)[name]
+        for key, value in other.state_dict().items():
+            assert torch.equal(bank.state_dict()[key], value), (name, key)
+    x, use = torch.randn(8, 3, 16, 16), [*range(7), -1]
+    with route(grown, use), route(at_once, use):
+        assert torch.equal(grown(x)[-1], at_once(x)[-1])
+    with pytest.raises(ValueError, match='has rank 4, this bank has room for 3'):
+        append_adapter(grown, draw_lora(model, sites, 4, None, 1.0, torch.Generator()))
+    with pytest.raises(ValueError, match='no bank: call attach_bank'):
+        append_adapter(model, loras[0])
+    assert {len(bank) for bank in find_banks(grown).values()} == {7}
