@@ -1,5 +1,7 @@
 """mmlora: low-rank adaptation of vision foundation models for OpenMMLab."""
 
+from importlib import import_module
+
 from . import _requirements
 
 _requirements.check()
@@ -18,13 +20,16 @@ from .version import __version__  # noqa: E402
 
 __all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']
 
-_ADAPTERS = ('delete_adapter', 'disable_adapter', 'list_adapters', 'load_adapter', 'save_adapter', 'set_adapter')
+_ADAPTERS = {
+    'combine_adapters': 'combine_adapters',
+    **dict.fromkeys(('delete_adapter', 'disable_adapter', 'list_adapters', 'load_adapter', 'save_adapter',
+                     'set_adapter'), 'adapters'),
+}  # fmt: skip
+"""The calls for adapters, and the module of each."""
 
 
 def __getattr__(name):
-    # The calls for adapters import all of the package's apis, which a training does not need.
+    # They import all of the package's apis, which a training does not need.
     if name in _ADAPTERS:
-        from .apis import adapters
-
-        return getattr(adapters, name)
+        return getattr(import_module(f'.apis.{_ADAPTERS[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -13,10 +13,10 @@ class AdaptedLayer(nn.Module):
     Goes before the layer's class among the bases. The frozen tensors keep their names, and the learned tensors are bare
     Parameters whose names begin with :attr:`prefix`.
 
-    ``train()``, ``eval()`` and ``to()`` never merge. :meth:`merge` writes the changed weight and bias in the place of
-    the frozen ones and keeps copies, so that a merged layer holds one more tensor of the size of W; :meth:`unmerge`
-    restores them bit for bit. A change of the bias of a layer that has none gives it one while merged. While merged,
-    ``state_dict()`` still gives the frozen and the learned tensors.
+    ``train()``, ``eval()`` and ``to()`` never merge. :meth:`merge` puts a changed weight and bias in the place of the
+    frozen ones and keeps these, so that a merged layer holds one more tensor of the size of W; :meth:`unmerge` puts
+    them back, bit for bit. A change of the bias of a layer that has none gives it one while merged. While merged,
+    ``state_dict()`` still gives the frozen and the learned tensors, and layers that share the frozen ones keep them.
     """
 
     prefix: ClassVar[str]
@@ -30,6 +30,7 @@ class AdaptedLayer(nn.Module):
         self.lora_dtype = lora_dtype or learned_dtype(self.weight)
         self.register_buffer('_pristine', None, persistent=False)
         self.register_buffer('_pristine_bias', None, persistent=False)
+        self._set_aside: dict[str, nn.Parameter] = {}
 
     def _freeze_base(self) -> None:
         self.weight.requires_grad_(False)
@@ -92,7 +93,7 @@ class AdaptedLayer(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> 'AdaptedLayer':
-        """Write the change into ``weight`` and ``bias``; does nothing when merged already.
+        """Put a changed ``weight`` and ``bias`` in the place of the frozen ones; does nothing when merged already.
 
         Raises:
             ValueError: The change is not finite.
@@ -100,16 +101,14 @@ class AdaptedLayer(nn.Module):
         if self.merged:
             return self
         weight, bias = self.finite_changed()
-        self._pristine = self.weight.detach().clone()
-        self.weight.copy_(weight)
+        self._pristine = set_aside(self, 'weight', weight, self._set_aside)
         if bias is None or bias is self.bias:
             return self
         if self.bias is None:
             self._adds_bias = True
             self.bias = nn.Parameter(bias.to(self.weight.dtype, copy=True), requires_grad=False)
         else:
-            self._pristine_bias = self.bias.detach().clone()
-            self.bias.copy_(bias)
+            self._pristine_bias = set_aside(self, 'bias', bias, self._set_aside)
         return self
 
     @torch.no_grad()
@@ -117,11 +116,11 @@ class AdaptedLayer(nn.Module):
         """Restore the frozen tensors bit for bit; does nothing when not merged."""
         if not self.merged:
             return self
-        self.weight.copy_(self._pristine)
+        put_back(self, 'weight', self._pristine, self._set_aside)
         if self._adds_bias:
             self.bias = None
         elif self._pristine_bias is not None:
-            self.bias.copy_(self._pristine_bias)
+            put_back(self, 'bias', self._pristine_bias, self._set_aside)
         self._pristine = self._pristine_bias = None
         self._adds_bias = False
         return self
@@ -166,6 +165,39 @@ class AdaptedLayer(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._refuse_if_merged('load_state_dict')
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def set_aside(layer: nn.Module, name: str, value: Tensor, kept: dict[str, nn.Parameter]) -> Tensor:
+    """Put a value in the place of a Parameter of a layer, and return the values of that Parameter, uncopied.
+
+    Another layer may share the Parameter, whose values are therefore left alone.
+
+    Args:
+        layer: A model.
+        name: Of the Parameter in it.
+        value: Copied, in the type of the Parameter.
+        kept: Takes the Parameter by this name, for :func:`put_back`.
+    """
+    kept[name] = layer.get_parameter(name)
+    owner, _, own = name.rpartition('.')
+    new = nn.Parameter(value.to(kept[name].dtype, copy=True), kept[name].requires_grad)
+    setattr(layer.get_submodule(owner), own, new)
+    return kept[name].detach()
+
+
+def put_back(layer: nn.Module, name: str, values: Tensor, kept: dict[str, nn.Parameter]) -> None:
+    """Put a Parameter back, the very object, for optimizers that hold it.
+
+    Args:
+        layer: As of :func:`set_aside`, like ``name`` and ``kept``.
+        name: Of the Parameter.
+        values: Those that it has, which may have been moved or copied with the layer since.
+        kept: Gives the Parameter.
+    """
+    parameter = kept.pop(name)
+    parameter.data = values
+    owner, _, own = name.rpartition('.')
+    setattr(layer.get_submodule(owner), own, parameter)
 
 
 def learned_dtype(weight: Tensor) -> torch.dtype:
