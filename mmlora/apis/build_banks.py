@@ -19,6 +19,7 @@ from ..adapters.lora_spec import LoRASpec, lora_tensors
 from ..io.hub import member_name
 from ..io.lora_banks import INDEX, LoRABanks
 from ..models.backbones.ranks import pretrained_checkpoint
+from ..progress import tidy_terminal, tracked
 from .hub_members import build_frozen, hub_recipe
 from .hub_plan import HubPlan, hub_identity, settle_hub
 from .hub_tasks import HubImages, Task, build_sources, draw_task
@@ -134,6 +135,7 @@ def banks_to_do(cfg: Config, folder: str | os.PathLike) -> list[list[int]]:
     return [group for group in groups if any(member_name(number) not in there for number in group)]
 
 
+@tidy_terminal()
 def build_banks(
     cfg: Config,
     folder: str | os.PathLike,
@@ -166,7 +168,7 @@ def build_banks(
         frozen, digest = build_frozen(cfg, device)
         images, recipe, start = HubImages(build_sources(plan.sources), plan.cache), hub_recipe(cfg, plan), time.time()
         banks, built = None, 0
-        for group in groups:
+        for group in tracked(groups, 'group of tasks'):
             tasks = [draw_task(images.sources, number, recipe.seed, plan.n_way, plan.train_fraction, plan.across)
                      for number in group]
             banks = banks or _open(cfg, folder, bank, frozen, recipe, tasks[0], digest)

@@ -13,6 +13,7 @@ from ..datasets import Glyphs
 from ..datasets.split_files import load_split
 from ..evaluation import episode_accuracies, mean_and_interval
 from ..io.weights import load_state_dict
+from ..progress import tidy_terminal, tracked
 
 BATCH_SIZE = 256
 
@@ -101,7 +102,7 @@ def embed(images: np.ndarray, backbone: torch.nn.Module, preprocessor: torch.nn.
         float32 ``(N, D)``.
     """
     features = []
-    for start in range(0, len(images), BATCH_SIZE):
+    for start in tracked(range(0, len(images), BATCH_SIZE), 'embed batch'):
         batch = torch.from_numpy(images[start : start + BATCH_SIZE]).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
         features.append(backbone(preprocessor({'inputs': batch})['inputs'])[-1].float().numpy())
     return np.concatenate(features)
@@ -112,6 +113,7 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
     return images[..., 0].reshape(len(images), -1).astype(np.float32) / 255
 
 
+@tidy_terminal()
 def glyph_benchmark(cfg: Config, checkpoint: str, split: str = 'test', n_episodes: int | None = None) -> list[Row]:
     """Compare trained features, the same network untrained, and raw pixels.
 

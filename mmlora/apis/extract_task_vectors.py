@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from ..io.lora_banks import BankTask, LoRABanks
 from ..io.task_vectors import TaskVectors
 from ..models.generators.codec import LoRACodec
+from ..progress import tidy_terminal, tracked
 from ..randomness import derive_seed
 from .generator_support import Viewer, build_viewer
 from .hub_tasks import HubImages, Ref, Source, build_sources
@@ -22,6 +23,7 @@ from .variables import settle_variables
 SETTINGS = {'sources', 'n_way', 'shot', 'num_draws', 'seed', 'train_fraction'}
 
 
+@tidy_terminal()
 def extract_task_vectors(
     cfg: Config,
     banks: str | os.PathLike | None = None,
@@ -86,7 +88,7 @@ def extract_task_vectors(
                          f'task, got {n_way!r}')
     images, seed = HubImages(build_sources(given['sources']), cache=True), given.get('seed', 0)
     found = {}
-    for number, task in enumerate(opened.tasks):
+    for number, task in enumerate(tracked(opened.tasks, 'task')):
         classes = task_images(task, images.sources, given.get('train_fraction', 0.8))
         draws = [draw_support(classes, shot, derive_seed('support', seed, task.name, draw), task.name, n_way)
                  for draw in range(num_draws)]

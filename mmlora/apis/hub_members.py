@@ -14,6 +14,7 @@ from ..io.hub import member_name, member_records
 from ..io.lora_folder import write_lora_folder
 from ..models.backbones.ranks import pretrained_checkpoint
 from ..models.pretrained import PretrainedWeights
+from ..progress import tracked
 from ..ranks import weights_sha256
 from ..version import __version__
 from .hub_plan import HubPlan, hub_identity
@@ -74,7 +75,7 @@ def train_groups(
                              f'have {digest} now: give the weights of then, or another folder (--work-dir)')
     images = HubImages(build_sources(plan.sources), plan.cache)
     how = hub_recipe(cfg, plan)
-    for group in groups:
+    for group in tracked(groups, 'group of LoRAs'):
         tasks = [draw_task(images.sources, number, how.seed, plan.n_way, plan.train_fraction, plan.across)
                  for number in group]
         trained = train_tasks(frozen, images, tasks, how, plan.num_workers)

@@ -21,6 +21,7 @@ from ..adapters.banked import find_banks, take_adapter
 from ..adapters.shared_a import shared_a_generator
 from ..adapters.targets import linear_names, select
 from ..io.lora_folder import Head
+from ..progress import ProgressLine, close_line, open_line
 from ..randomness import derive_seed
 from .hub_heads import HEADS
 from .hub_tasks import HubImages, Ref, Task, load_images, steps
@@ -152,6 +153,9 @@ def train_epochs(
     backbone.eval()  # mmpretrain's own return None
     width = _feature_width(frozen, images, tasks[0])
     attach_bank(backbone, [fresh_lora(backbone, recipe, task) for task in tasks])
+    longest = max(-(-len(task.train) // recipe.batch_size) for task in tasks)
+    line = ProgressLine('step', longest * recipe.max_epochs)
+    open_line(line)
     try:
         freeze(backbone, _learning(adapter_parameter_names(backbone), recipe))
         learners = [_Learner(frozen, place, task, width, recipe) for place, task in enumerate(tasks)]
@@ -168,11 +172,14 @@ def train_epochs(
             torch.stack(losses).sum().backward()
             for part, loss in zip(step, losses, strict=True):
                 learners[part.place].step(loss.item(), len(part.images), part.epoch, part.ends)
+            first = learners[step[0].place]
+            line.update(line.done + 1, epoch=f'{step[0].epoch + 1}/{recipe.max_epochs}', loss=first.mean_loss())
             for part in step:
                 if part.ends:
                     learner = learners[part.place]
                     yield part.place, part.epoch, partial(_snapshot, frozen, images, learner, recipe, num_workers)
     finally:
+        close_line(line)
         detach_bank(backbone)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from ..adapters.token_pruning import TokenPruning, TokenRecord, settle_schedule
 from ..adapters.token_sites import find_vision_transformer
 from ..models.batch_norm_prior import BatchNormPrior
+from ..progress import progress_line
 from ..ranks import weights_sha256
 from .inversion_settings import InversionSettings
 from .inversion_state import InversionState, load_state, save_state
@@ -133,8 +134,9 @@ class LoRAInversion:
         state = state or InversionState.new(self.start(shape, seed, dtype))
         if self.prior is not None:
             self.prior.to(like.device, dtype)
-        with _frozen(classifier):
+        with _frozen(classifier), progress_line('iteration', settings.iterations, state.step) as line:
             for done in self._iterate(classifier, state, labels, mean, std, seed):
+                line.update(done.step, loss=done.loss)
                 if report is not None and (done.step % report_every == 0 or done.step == settings.iterations):
                     report(done)
                 if state_file is not None and (done.step % save_every == 0 or done.step == settings.iterations):

@@ -12,6 +12,7 @@ from ..adapters.token_pruning import check_ratio
 from ..adapters.token_sites import patch_grid
 from ..io.pool import INDEX, Pool, PoolImage, image_name, mask_key, write_image
 from ..models.batch_norm_prior import BatchNormPrior
+from ..progress import tidy_terminal, tracked
 from ..randomness import derive_seed
 from .inversion import Inverted, LoRAInversion, Progress
 from .inversion_settings import InversionSettings
@@ -37,6 +38,7 @@ class _Batch:
     items: tuple[tuple[int, int], ...]
 
 
+@tidy_terminal()
 def invert_hub(
     teachers: Teachers,
     out: str | os.PathLike,
@@ -114,7 +116,7 @@ def invert_hub(
         if len(left) < len(batches):
             say(f'{out} holds {len(batches) - len(left)} of {len(batches)} batches already: going on')
         inversion = LoRAInversion(settings, prior)
-        for number, batch in enumerate(left):
+        for number, batch in enumerate(tracked(left, 'batch')):
             member = members[batch.member]
             own_seed = derive_seed('invert hub', seed, member.name, batch.number)
             state_file = out / UNFINISHED / f'{batch.member:04d}_{batch.number:03d}.safetensors'

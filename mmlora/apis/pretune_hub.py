@@ -21,6 +21,7 @@ from mmengine.config import Config
 
 from ..io.atomic import remove_leftovers
 from ..io.hub import LoRAHub, member_name, member_records, write_index
+from ..progress import progress_line, tidy_terminal
 from .hub_members import train_groups
 from .hub_plan import HubPlan, groups_to_do, hub_identity, settle_hub
 from .hub_training import Trained
@@ -67,6 +68,7 @@ class HubReport:
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
+@tidy_terminal()
 def pretune_hub(
     cfg: Config,
     folder: str | os.PathLike,
@@ -133,7 +135,8 @@ def _run_apart(cfg: Config, folder: Path, groups: Sequence[list[int]], run: HubR
         launches.append(Launch(str(place), os.getcwd(), PROGRAM, env))
     if not launches:
         return
-    with closing(ENGINES[run.engine](launches, run.resources)) as ended:
+    with (closing(ENGINES[run.engine](launches, run.resources)) as ended,
+          progress_line('group of LoRAs', len(launches), ticking=True) as line):
         for number, place in enumerate(ended, 1):
             state = read_state(place) or {}
             if state.get('status') == DONE:
@@ -142,6 +145,7 @@ def _run_apart(cfg: Config, folder: Path, groups: Sequence[list[int]], run: HubR
             else:
                 report.failed[Path(place).name] = (state.get('reason') or 'not run', state.get('tail') or '')
                 run.say(f'[{number}/{len(launches)}] {Path(place).name}: FAILED, {state.get("reason")}')
+            line.update(number, failed=len(report.failed) or None)
 
 
 def _index(cfg: Config, folder: Path, recipe: Mapping[str, Any]) -> LoRAHub:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import write_text
+from ..progress import progress_line
 from .collected import METRIC
 from .sweep_engines import ENGINES, Launch, Resources, threads_of
 from .sweep_lock import lock_folder
@@ -222,11 +223,13 @@ def _do(jobs: Sequence[Job], work_dir: Path, how: How, report: Report) -> None:
     launches = [Launch(folder, os.getcwd(), how.resources.program, threads) for folder in todo]
     if not launches:
         return
-    with closing(ENGINES[how.engine](launches, how.resources)) as ended:
+    with (closing(ENGINES[how.engine](launches, how.resources)) as ended,
+          progress_line('run', len(launches), ticking=True) as line):
         for number, folder in enumerate(ended, 1):
             job = todo[folder]
             state = _note(job.name, Path(folder), report)
             how.say(f'[{number}/{len(todo)}] {job.name}: {_say(state, Path(folder))}')
+            line.update(number, **_newest(state), failed=len(report.failed) or None)
 
 
 def _judge(job: Job, folder: Path, how: How) -> tuple[str, str]:
@@ -265,6 +268,12 @@ def _say(state: Mapping[str, Any], folder: Path) -> str:
         return f'{metrics} ({state["measure"]}), {state["seconds"]:.0f} s'
     lines = (state.get('tail') or '').strip().splitlines()
     return f'FAILED, {state.get("reason")}: {lines[-1] if lines else "no output"} (see {folder / LOG})'
+
+
+def _newest(state: Mapping[str, Any]) -> dict[str, float]:
+    """Return the first metric of a run that is done."""
+    numbers = {name: value for name, value in (state.get('metrics') or {}).items() if isinstance(value, float | int)}
+    return dict([next(iter(numbers.items()))]) if numbers else {}
 
 
 def _move_aside(folder: Path, work_dir: Path) -> None:

@@ -12,6 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ..engine.hooks import ProgressHook
+from ..progress import tidy_terminal
 from .distributed import start_processes, wrap_for_processes
 from .hold_run import hold_run
 from .labels import check_labels
@@ -25,6 +27,7 @@ from .settle_images import settle_images
 from .unknown_types import check_optimizer, explain_unknown_types
 from .unused_variables import warn_of_mistyped_variables
 from .variables import settle_variables
+from .vis_backends import check_vis_backends
 
 SAMPLERS = {
     'DefaultSampler': 'mmlora.ResumableSampler',
@@ -35,6 +38,7 @@ LOOPS = {'EpochBasedTrainLoop': 'mmlora.EpochTrainLoop', 'IterBasedTrainLoop': '
 HOOKS = {'CheckpointHook': 'mmlora.CheckpointHook'}
 
 
+@tidy_terminal()
 def train(
     cfg: Config,
     *,
@@ -145,12 +149,22 @@ def prepare_train_cfg(
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a prepared config; ``runner_type`` chooses a class other than mmengine's."""
+    """Build the runner of a prepared config; ``runner_type`` chooses a class other than mmengine's.
+
+    It shows its progress on a terminal, unless the config says ``progress = False``.
+
+    Raises:
+        ImportError: The config asks for TensorBoard, which is not installed.
+    """
+    check_vis_backends(cfg)
     # mmengine names a run by the second it began in, and two runs of one name share their log and message hub. The name
     # in a dumped config has such an ending of an earlier run.
     name = re.sub(r'-[0-9a-f]{8}$', '', cfg.get('experiment_name') or Path(cfg.work_dir).name)
     cfg.experiment_name = f'{name}-{uuid4().hex[:8]}'
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if cfg.get('progress', True) and not any(isinstance(hook, ProgressHook) for hook in runner.hooks):
+        runner.register_hook(ProgressHook())
+    return runner
 
 
 def stop_workers(runner: Runner) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..episodes import draw_episode, positions_by_class
 from ..evaluation import EpisodeAccuracy
+from ..progress import progress_line
 from ..registry import LOOPS, TUNERS, register
 from .adaptation import unwrap_model
 from .episode_loops import episode_metrics
@@ -100,15 +101,19 @@ class EpisodeTuningLoop(TestLoop):
             pictures = images.read([np.concatenate([e.positions for e in chunk]) for chunk in chunks])
         begin = last = time.monotonic()
         done = diverged = 0
-        for chunk, inputs in zip(chunks, pictures, strict=True):
-            scores = tuner.scores(chunk, None if inputs is None else inputs.unflatten(0, (len(chunk), -1)))
-            values[[e.number for e in chunk]], lost = right_answers(scores)
-            diverged, done = diverged + lost, done + len(chunk)
-            if time.monotonic() - last > LOG_SECONDS or done == len(episodes):
-                last = time.monotonic()
-                mean, left = 100 * values[list(numbers[:done])].mean(), (last - begin) / done * (len(episodes) - done)
-                self.runner.logger.info(f'{metric.prefix}: {done} of {len(episodes)} episodes in {last - begin:.1f} s, '
-                                        f'accuracy {mean:.2f}, {left:.0f} s left')
+        with progress_line(metric.prefix or 'episodes', len(episodes)) as line:
+            for chunk, inputs in zip(chunks, pictures, strict=True):
+                scores = tuner.scores(chunk, None if inputs is None else inputs.unflatten(0, (len(chunk), -1)))
+                values[[e.number for e in chunk]], lost = right_answers(scores)
+                diverged, done = diverged + lost, done + len(chunk)
+                due = time.monotonic() - last > LOG_SECONDS or done == len(episodes)
+                mean = 100 * values[list(numbers[:done])].mean().item()
+                line.update(done, accuracy=mean)
+                if due:
+                    last = time.monotonic()
+                    left = (last - begin) / done * (len(episodes) - done)
+                    self.runner.logger.info(f'{metric.prefix}: {done} of {len(episodes)} episodes in '
+                                            f'{last - begin:.1f} s, accuracy {mean:.2f}, {left:.0f} s left')
         bad = torch.tensor(float(diverged))
         all_reduce(bad)
         all_reduce(values)  # Of the other processes' episodes each holds zeros.

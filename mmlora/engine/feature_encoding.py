@@ -20,6 +20,7 @@ from ..datasets.feature_dataset import FeatureDataset
 from ..io.feature_keys import describe, tensors_sha256
 from ..models.clip import LoRACLIPClassifier
 from ..models.clip.preprocessor import CLIPDataPreprocessor
+from ..progress import progress_line
 from ..version import __version__
 
 LOG_SECONDS = 10
@@ -136,18 +137,20 @@ def encode(
     """
     begin = last = time.monotonic()
     done = 0
-    for batch, data in read_batches(loader, indices):
-        check(batch, data.get('data_samples'))
-        with evaluating(model):
-            data = model.data_preprocessor(data, False)
-            with context():
-                features = model.image_features(data['inputs'])
-        yield batch, features, data['data_samples']
-        done += len(batch)
-        if time.monotonic() - last > LOG_SECONDS:
-            last = time.monotonic()
-            left = (last - begin) / done * (len(indices) - done)
-            tell(f'{done} of {len(indices)} images, {_duration(left)} left')
+    with progress_line('encode images', len(indices)) as line:
+        for batch, data in read_batches(loader, indices):
+            check(batch, data.get('data_samples'))
+            with evaluating(model):
+                data = model.data_preprocessor(data, False)
+                with context():
+                    features = model.image_features(data['inputs'])
+            yield batch, features, data['data_samples']
+            done += len(batch)
+            line.update(done)
+            if time.monotonic() - last > LOG_SECONDS:
+                last = time.monotonic()
+                left = (last - begin) / done * (len(indices) - done)
+                tell(f'{done} of {len(indices)} images, {_duration(left)} left')
 
 
 def test_context(fp16: bool) -> Callable[[], AbstractContextManager]:

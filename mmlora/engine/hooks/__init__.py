@@ -9,6 +9,7 @@ from .feature_cache_hook import FeatureCacheHook
 from .fit_generator_hook import FitGeneratorHook
 from .lora_bank_hook import LoRABankHook
 from .meta_lora_distillation_hook import MetaLoRADistillationHook
+from .progress_hook import ProgressHook
 from .protocol_hook import ProtocolHook
 from .spu_hook import SPUHook
 from .stable_rank_hook import StableRankHook
@@ -28,6 +29,7 @@ __all__ = [
     'FitGeneratorHook',
     'LoRABankHook',
     'MetaLoRADistillationHook',
+    'ProgressHook',
     'ProtocolHook',
     'SPUHook',
     'StableRankHook',

@@ -1,0 +1,322 @@
+"""One live line at the bottom of a terminal: how far a long job is, how well it goes, how long it will take.
+
+On a terminal the line is redrawn in place, and whatever is printed or logged meanwhile appears above it, unchanged. In
+a pipe, a file or a batch job nothing is drawn at all, so that plain log lines are what is left. Lines may be nested (an
+evaluation within a training): the innermost one is shown, behind the names of those around it.
+
+Nothing here draws random numbers, starts threads in a process that will fork (unless ``ticking`` is asked for), or is
+kept in a checkpoint.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import torch
+from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
+from rich.text import Text
+
+Item = TypeVar('Item')
+SWITCH = 'MMLORA_PROGRESS'
+INTERVAL = 0.2  # Seconds between two drawings, at least.
+_BAR, _ROOM_FOR_BAR = 16, 90  # Columns of the bar, and of a terminal that shows one.
+_CLEAR = Control((ControlType.CARRIAGE_RETURN, ), (ControlType.ERASE_IN_LINE, 2))
+
+
+def is_live(stream: TextIO | None = None) -> bool:
+    """Say whether a live line may be drawn.
+
+    It is on a terminal that can move its cursor, by the first process of a job, and not where ``CI`` or
+    ``MMLORA_PROGRESS=0`` is set.
+
+    Args:
+        stream: Where it would be drawn, ``sys.stderr`` by default.
+    """
+    stream = sys.stderr if stream is None else stream
+    if os.environ.get(SWITCH) == '0' or os.environ.get('CI') or os.environ.get('TERM', '') in ('dumb', 'unknown'):
+        return False
+    return os.environ.get('RANK', '0') == '0' and stream is not None and stream.isatty()
+
+
+class ProgressLine:
+    """How far a job is. :func:`progress_line` opens and closes one.
+
+    Args:
+        label: Name of the job.
+        total: Its steps; None where they are not known.
+        done: Steps that were done before, by an earlier process.
+    """
+
+    def __init__(self, label: str, total: int | None = None, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total, done
+        self.fields: dict[str, Any] = {}
+        self._first, self._began, self._drawn = done, time.monotonic(), float('-inf')
+
+    @property
+    def due(self) -> bool:
+        """Whether it is drawn and an update would be shown; what is costly to find out can wait until then."""
+        return self in _SCREEN.lines and time.monotonic() - self._drawn >= INTERVAL
+
+    def update(self, done: int | None = None, **fields: Any) -> None:
+        """Tell how far the job is.
+
+        Args:
+            done: Finished steps.
+            **fields: What is shown beside it, such as ``loss=0.25``; underscores of a name become spaces, None takes
+                a field away, and the others stay.
+        """
+        self.done = self.done if done is None else done
+        self.fields.update({name.replace('_', ' '): value for name, value in fields.items()})
+        if self.due:
+            self._drawn = time.monotonic()
+            _SCREEN.draw()
+
+    def seconds_left(self, part: float = 0.0) -> float | None:
+        """Estimate the rest of the job from the steps that were done since it began; None where nothing is known.
+
+        Args:
+            part: How much of the step is done that it is at.
+        """
+        steps = self.done + part - self._first
+        if self.total is None or steps <= 0:
+            return None
+        return (time.monotonic() - self._began) / steps * max(self.total - self.done - part, 0)
+
+    def position(self) -> str:
+        """Return ``train 3/10``."""
+        return f'{self.label} {self.done}' if self.total is None else f'{self.label} {self.done}/{self.total}'
+
+
+def tracked(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """Yield items, while a live line counts those that are done."""
+    with progress_line(label, len(items)) as line:
+        for number, item in enumerate(items):
+            yield item
+            line.update(number + 1)
+
+
+@contextmanager
+def progress_line(
+    label: str, total: int | None = None, done: int = 0, ticking: bool = False
+) -> Iterator[ProgressLine]:
+    """Show a live line while the context lasts; where none may be drawn, updates do nothing.
+
+    Args:
+        label: Name of the job.
+        total: Its steps.
+        done: Steps that an earlier process has done.
+        ticking: Redraw it every second by a thread, for a job that waits for other processes. Never around code that
+            forks.
+
+    Yields:
+        The line, to be updated.
+    """
+    line = ProgressLine(label, total, done)
+    open_line(line)
+    ended = threading.Event()
+    if ticking and line in _SCREEN.lines:
+        threading.Thread(target=_tick, args=(ended, ), daemon=True).start()
+    try:
+        yield line
+    finally:
+        ended.set()
+        close_line(line)
+
+
+def open_line(line: ProgressLine) -> None:
+    """Show a line; nothing happens where none may be drawn."""
+    if is_live(_SCREEN.terminal):
+        _SCREEN.add(line)
+
+
+def close_line(line: ProgressLine) -> None:
+    """Take a line away; one that is not shown is no error."""
+    _SCREEN.remove(line)
+
+
+@contextmanager
+def tidy_terminal() -> Iterator[None]:
+    """Take away the lines that are opened within the context and not closed, as when a hook's run ends by an error."""
+    before = set(_SCREEN.lines)
+    try:
+        yield
+    finally:
+        for line in [line for line in _SCREEN.lines if line not in before]:
+            _SCREEN.remove(line)
+
+
+def _tick(ended: threading.Event) -> None:
+    while not ended.wait(1.0):
+        _SCREEN.draw()
+
+
+class _Above:
+    """A stream whose text goes above the live line. It outlives the line, as loggers keep it: then it is the stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.rest = stream, ''
+
+    def write(self, text: str) -> int:
+        if not _SCREEN.is_shown():
+            return self.stream.write(text)
+        with _SCREEN.lock:
+            # A line that is not complete would be overwritten by the live one.
+            lines, newline, self.rest = (self.rest + text).rpartition('\n')
+            if newline:
+                _SCREEN.write(self.stream, lines + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _Screen:
+    """The terminal of this process, of which there is one."""
+
+    def __init__(self) -> None:
+        self.lines: list[ProgressLine] = []
+        self.lock = threading.RLock()
+        self.terminal: TextIO | None = None
+        self._pid = 0
+        self._handlers: list[tuple[logging.StreamHandler, _Above]] = []
+
+    def is_shown(self) -> bool:
+        # A forked data worker inherits the lines and does not draw them.
+        return bool(self.lines) and os.getpid() == self._pid
+
+    def add(self, line: ProgressLine) -> None:
+        with self.lock:
+            if not self.is_shown():
+                self._begin()
+            self.lines.append(line)
+            self.draw()
+
+    def remove(self, line: ProgressLine) -> None:
+        with self.lock:
+            if line not in self.lines:
+                return
+            shown = self.is_shown()
+            self.lines.remove(line)
+            if not shown:
+                return
+            if self.lines:
+                self.draw()
+            else:
+                self._end()
+
+    def _begin(self) -> None:
+        self.lines, self._pid, self.terminal = [], os.getpid(), sys.stderr
+        self._console = Console(file=self.terminal)
+        self._streams = {name: _Above(getattr(sys, name)) for name in ('stdout', 'stderr') if self._is_tty(name)}
+        for name, above in self._streams.items():
+            setattr(sys, name, above)
+        originals = {id(above.stream): above for above in self._streams.values()}
+        # Loggers keep the stream that they were made with. Those of mmengine are in no list of logging but this one.
+        for reference in list(logging._handlerList):
+            handler = reference()
+            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in originals:
+                above = originals[id(handler.stream)]
+                handler.setStream(above)
+                self._handlers.append((handler, above))
+        self._console.show_cursor(False)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        with self.lock:
+            self.lines = []
+            if os.getpid() != self._pid or self.terminal is None:
+                return
+            atexit.unregister(self._end)
+            self._console.control(_CLEAR)
+            self._console.show_cursor(True)
+            self.terminal.flush()
+            for name, above in self._streams.items():
+                if getattr(sys, name) is above:
+                    setattr(sys, name, above.stream)
+                above.stream.write(above.rest)
+                above.rest = ''
+            for handler, above in self._handlers:
+                if handler.stream is above:
+                    handler.setStream(above.stream)
+            self._handlers, self.terminal = [], None
+
+    def _is_tty(self, name: str) -> bool:
+        stream = getattr(sys, name)
+        return stream is not None and stream.isatty()
+
+    def write(self, stream: TextIO, text: str) -> None:
+        self._console.control(_CLEAR)
+        self.terminal.flush()
+        stream.write(text)
+        stream.flush()
+        self.draw()
+
+    def draw(self) -> None:
+        with self.lock:
+            if self.is_shown():
+                self._console.control(_CLEAR)
+                ascii_only = self._console.options.ascii_only
+                self._console.print(_render(self.lines, self._console.width, ascii_only), end='', highlight=False)
+                self.terminal.flush()
+
+
+_SCREEN = _Screen()
+
+
+def _render(lines: list[ProgressLine], width: int, ascii_only: bool = False) -> Text:
+    """Return the line: where, a bar, what, time left, memory; what does not fit is cut at the end."""
+    line, dot, within, full = lines[-1], *(('|', '>', '=') if ascii_only else ('·', '›', '━'))
+    seconds, part = None, 0.0
+    for one in reversed(lines):  # An inner job is at most one step of the outer one.
+        left = one.seconds_left(part)
+        seconds = seconds if left is None else left
+        part = (one.done + part) / one.total if one.total else 0.0
+    parts = [f'{name} {_number(value)}' for name, value in line.fields.items() if value is not None]
+    if seconds is not None:
+        parts.append(f'{format_seconds(seconds)} left')
+    text = Text().append(f' {within} '.join(one.position() for one in lines), style='bold')
+    if width >= _ROOM_FOR_BAR and line.total:
+        filled = _BAR * min(line.done, line.total) // line.total
+        text.append(' ').append(full * filled, style='green')
+        text.append((' ' if ascii_only else full) * (_BAR - filled), style='bright_black')
+    text.append(' ').append(f' {dot} '.join(filter(None, [*parts, memory()])))
+    text.truncate(width - 1, overflow='crop' if ascii_only else 'ellipsis')
+    return text
+
+
+def _number(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return ``1:02:03``, or ``02:03`` below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes:02d}:{seconds:02d}'
+
+
+def memory() -> str:
+    """Return what this process takes of the main memory, and at most took of a GPU; empty where the system hides it."""
+    parts = []
+    pages = Path('/proc/self/statm')
+    if pages.exists():
+        parts.append(_size(int(pages.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')))
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        parts.append(f'GPU {_size(torch.cuda.max_memory_allocated())}')
+    return ', '.join(parts)
+
+
+def _size(count: int) -> str:
+    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.0f} MB'
