@@ -11,6 +11,8 @@ from mmengine.evaluator import DumpResults
 
 from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
+from ..progress import tidy_terminal
+from .details import keep_details, write_details
 from .distributed import start_processes, wrap_for_processes
 from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
@@ -28,6 +30,7 @@ TESTS = 'tests'
 OUT_SUFFIXES = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
 
 
+@tidy_terminal()
 def test(
     cfg: Config,
     checkpoint: str,
@@ -44,7 +47,7 @@ def test(
         checkpoint: The checkpoint; a rank table that it carries wins over the ranks of the config.
         out: File for the predictions (``.pkl``) or metrics (``.json``, ``.yaml``, ``.pkl``).
         out_item: ``pred`` or ``metrics``.
-        record: Whether to write the result to ``results.json``.
+        record: Whether to write the result to ``results.json``, and what a report shows of it to ``details``.
         **options: As for :func:`prepare_test_cfg`.
 
     Returns:
@@ -71,11 +74,14 @@ def test(
         aside = f'{out}.part{Path(out).suffix}' if out is not None and out_item == 'pred' else None
         if aside:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=aside))
+        if folder:
+            keep_details(runner)
         metrics = runner.test()
     stop_workers(runner)
     if folder and runner.rank == 0:
         ways = dict(tta=bool(options.get('tta')), amp=bool(options.get('amp')))
         entry = make_record(cfg, runner, checkpoint, meta, metrics, **ways)
+        entry['details'] = write_details(folder, runner, entry)
         path = write_record(folder, entry)
         runner.logger.info(f'The result ({entry["protocol"]["selection"]}) is recorded in {path}')
     if out is not None and runner.rank == 0:

@@ -103,6 +103,7 @@ class EpisodeAccuracy(BaseMetric):
         self.metric = metric
         self.feature_key = feature_key
         self.save = save
+        self.scores: EpisodeScores | None = None
 
     def check(self, labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None = None) -> None:
         """Check that images with these labels can fill the episodes.
@@ -136,15 +137,17 @@ class EpisodeAccuracy(BaseMetric):
     def summarize(
         self, values: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None = None
     ) -> dict[str, float]:
-        """Average the accuracies of the episodes, and write them to ``save``; names have no prefix.
+        """Average the accuracies of the episodes, keep them as ``scores``, and write them to ``save``.
+
+        Names of the results have no prefix.
 
         Args:
             values: ``(n_episodes,)`` in 0..1.
             labels: Of the images that the episodes were drawn from.
             classes: Names of the classes.
         """
-        scores = EpisodeScores(100 * np.asarray(values), dict(self.episodes), images_digest(labels, classes))
+        self.scores = EpisodeScores(100 * np.asarray(values), dict(self.episodes), images_digest(labels, classes))
         if self.save is not None and is_main_process():
-            scores.write(self.save)
-        accuracy, interval = mean_and_interval(scores.accuracies)
+            self.scores.write(self.save)
+        accuracy, interval = mean_and_interval(self.scores.accuracies)
         return dict(accuracy=accuracy, interval=interval)
