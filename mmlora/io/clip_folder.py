@@ -28,6 +28,7 @@ from .atomic import write_bytes, write_text
 from .clip_peft import Factors, Site, own_tensors, peft_config, peft_tensors, read_peft_config, read_peft_tensors
 from .clip_vision import why_no_vision
 from .json_object import read_object
+from .lora_folder import weights_file
 from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, RECORD, CARD = 'adapter_config.json', 'adapter_model.safetensors', 'mmlora.json', 'README.md'
@@ -133,7 +134,8 @@ def read_folder(path: str | os.PathLike) -> AdapterFolder:
         what = 'does not exist' if there is None else f'holds {there}'
         raise FileNotFoundError(f'{str(path)!r} is no adapter folder: it has no {CONFIG} ({what})')
     config = read_object(folder / CONFIG, DAMAGED)
-    factors = read_peft_tensors(read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS))
+    weights = weights_file(folder)
+    factors = read_peft_tensors(read_checkpoint(weights), str(weights))
     settings = read_peft_config(config, factors, str(folder / CONFIG))
     if not (folder / RECORD).is_file():
         return AdapterFolder(folder, factors, settings, {}, config)

@@ -36,6 +36,7 @@ from .reader import read_checkpoint
 
 CONFIG, WEIGHTS, HEAD, RECORD, CARD = (
     'adapter_config.json', 'adapter_model.safetensors', 'head.safetensors', 'mmlora.json', 'README.md')  # fmt: skip
+OLD_WEIGHTS = 'adapter_model.bin'
 FORMAT = 'mmlora LoRA 1'
 DAMAGED = 'copy the folder again'
 
@@ -151,7 +152,7 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
     for name, digest in record.get('files', {}).items():
         _check_digest(folder / name, digest)
     config = dict(read_object(folder / CONFIG, DAMAGED))
-    tensors, head = _take_head(read_checkpoint(folder / WEIGHTS), config.pop('modules_to_save', None), str(folder))
+    tensors, head = _take_head(read_checkpoint(weights_file(folder)), config.pop('modules_to_save', None), str(folder))
     weights = own_weights(tensors, config, record.get('slices', {}), str(folder))
     if record.get('head') and head is None:
         found = read_checkpoint(folder / HEAD)
@@ -161,6 +162,12 @@ def read_lora_folder(path: str | os.PathLike) -> LoRAFolder:
     if head is not None:
         check_finite(head._asdict(), f'the head of {folder}')
     return LoRAFolder(folder, weights, head, record)
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file with the factors; old versions of peft wrote a pickle, which is read as plain data."""
+    old = folder / OLD_WEIGHTS
+    return old if old.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -103,13 +103,19 @@ def own_names(weights: Mapping[tuple[str, str], Pair]) -> LoRAWeights:
     Raises:
         ValueError: No library names the layers so.
     """
-    for library in LIBRARIES.values():
+    unknown: dict[str, list[str]] = {}
+    for name, library in LIBRARIES.items():
         places = {site: _parse(library, site) for site, _ in weights}
         if all(places.values()):
-            return _joined(weights, places)
-    names = [site for site, _ in weights]
-    raise ValueError(f'the layers {names[:3]} have no known counterpart in an OpenMMLab ViT or Swin; names are known '
-                     f'of {list(LIBRARIES)}')
+            return _joined(_without_unused(weights) if name == 'open_clip' else weights, places)
+        unknown[name] = [site for site, place in places.items() if place is None]
+    name = min(unknown, key=lambda name: len(unknown[name]))
+    most = f'; of {name!r} only these are unknown' if len(unknown[name]) < len({site for site, _ in weights}) else ''
+    raise ValueError(
+        f'the layers {unknown[name][:3]} have no known counterpart in an OpenMMLab ViT or Swin{most}. Names are known '
+        f'of {list(LIBRARIES)}, of the blocks of the vision tower alone: leave other layers out with exclude_modules '
+        'of peft, and read a CLIP with its text tower by mmlora.clip.load'
+    )
 
 
 def look_up_library(name: str) -> Library:
@@ -152,6 +158,20 @@ def _joined(weights: Mapping[tuple[str, str], Pair], places: Mapping[str, tuple[
     sites = {site: number for number, (site, _) in reversed(list(enumerate(found)))}
     return dict(sorted(found.items(), key=lambda item: (
         sites[item[0][0]], layout_of(item[0][0]).index(item[0][1]) if item[0][1] else 0, order[item[0]])))
+
+
+def _without_unused(weights: Mapping[tuple[str, str], Pair]) -> LoRAWeights:
+    """Leave out what peft does not compute: the change of an out_proj alone, which its attention does not look at."""
+    found = dict(weights)
+    for (site, part), pair in weights.items():
+        if site.endswith(OUT) and not any(key.startswith(site.removesuffix(OUT) + ATTENTION) for key, _ in weights):
+            if pair.b.any():
+                raise ValueError(
+                    f'{site}: peft does not compute with a LoRA on the out_proj of an nn.MultiheadAttention alone, and '
+                    'merges it all the same, so that this file has two meanings: adapt the attention as a whole'
+                )
+            del found[site, part]
+    return found
 
 
 def _whole_attention(weights: LoRAWeights) -> LoRAWeights:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
 from ..fused import layout_of
-from .peft_plain import PREFIX, check_finite, check_plain, value_of
+from .peft_plain import MERGE, PREFIX, check_finite, check_plain, value_of
 
 ATTENTION, OUT = '.in_proj.qkv', '.out_proj'
 """Ends of the names of the two layers of an ``nn.MultiheadAttention``, which peft adapts as one module."""
@@ -98,7 +98,8 @@ def own_weights(
     for key, value in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or value.ndim != 2:
-            raise ValueError(f'{where} holds {key} of the shape {tuple(value.shape)}, which is no factor of a LoRA')
+            raise ValueError(f'{where} holds {key[:200]} of the shape {tuple(value.shape)}, which is no factor of a '
+                             f'LoRA of a linear layer: leave it out with exclude_modules of peft, or {MERGE}')
         factors.setdefault(match[1], {})[match[2]] = value
     factors = {_site(stem, factors): pair for stem, pair in factors.items()}
     unknown = sorted(set(slices) - set(factors))

@@ -17,6 +17,8 @@ _QUOTED = 120
 _LONGEST = 500  # Characters of a pattern or of the name of a layer.
 _REPEATS = 2
 
+MERGE = 'merge it into the weights in peft (merge_and_unload), and use those'
+
 OTHER = {
     'use_dora': 'DoRA', 'lora_bias': 'a bias on B', 'modules_to_save': 'other modules that learned',
     'use_qalora': 'QALoRA', 'layer_replication': 'layers that occur several times',
@@ -26,6 +28,14 @@ OTHER = {
     'velora_config': 'VeLoRA', 'monteclora_config': 'MonteCLoRA',
 }  # fmt: skip
 """Fields of peft that mean something else than a plain LoRA, and what."""
+
+HARMLESS = frozenset({
+    'alpha_pattern', 'auto_mapping', 'base_model_name_or_path', 'bias', 'corda_config', 'ensure_weight_tying',
+    'eva_config', 'exclude_modules', 'inference_mode', 'init_lora_weights', 'layers_pattern', 'layers_to_transform',
+    'loftq_config', 'lora_alpha', 'lora_dropout', 'lora_ga_config', 'megatron_core', 'peft_type', 'peft_version',
+    'qalora_group_size', 'r', 'rank_pattern', 'revision', 'runtime_config', 'target_modules', 'task_type', 'use_rslora',
+})  # fmt: skip
+"""Fields of peft 0.21 that either are read here, or say how factors came about and not what is computed with them."""
 
 PLAIN_INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal', 'mica')
 """``init_lora_weights`` that leave the base model as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract from it."""
@@ -49,15 +59,26 @@ def check_plain(
         raise ValueError(f'{where} has peft_type={config.get("peft_type")!r}, where {reader} needs LORA')
     for field, meaning in {**OTHER, **(more or {})}.items():
         if config.get(field):
-            raise ValueError(f'{where} has {field}={config[field]!r} ({meaning}), which {reader} does not have')
+            raise ValueError(f'{where} has {field}={_short(config[field])} ({meaning}), which {reader} does not have: '
+                             f'{MERGE}')
     if config.get('bias', 'none') != 'none':
-        raise ValueError(f'{where} has bias={config["bias"]!r}, biases that learned, which {reader} does not have')
+        raise ValueError(f'{where} has bias={_short(config["bias"])}, biases that learned, which {reader} does not '
+                         f'have: {MERGE}')
+    unknown = sorted(field for field in set(config) - HARMLESS - set(OTHER) - set(more or ()) if config[field])
+    if unknown:  # Of a later peft, say: it may mean another computation.
+        raise ValueError(f'{where} has {unknown[0][:_QUOTED]}={_short(config[unknown[0]])}, which is not known here: '
+                         f'{MERGE}')
     init = config.get('init_lora_weights')
     if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         raise ValueError(
-            f'{where} has init_lora_weights={init!r}, which changes the base weights, so that the factors are none for '
-            "the model as it was: let peft's save_pretrained convert it, with path_initial_model_for_weight_conversion"
+            f'{where} has init_lora_weights={_short(init)}, which changes the base weights, so that the factors are '
+            "none for the model as it was: let peft's save_pretrained convert it, with "
+            'path_initial_model_for_weight_conversion'
         )
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:_QUOTED]
 
 
 def value_of(config: Mapping[str, Any], field: str, pattern: str, site: str, where: str) -> Any:

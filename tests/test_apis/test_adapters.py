@@ -1,4 +1,4 @@
-"""Adapter folders: exchange with peft over the models of other libraries, and adapters of a model by name."""
+"""Adapters of a model by name, their folders, and heads that peft saves; see also test_exchange."""
 
 import copy
 import json
@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 import torch.nn as nn
+from exchange_models import ARCH, DEPTH, WIDTH, build, draw, hf_sizes, timm_vit, vit
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 import mmlora
 from mmlora.adapters import find_banks
@@ -15,151 +15,7 @@ from mmlora.adapters.lora_weights import Pair, adapt_with
 from mmlora.io.convert import convert
 from mmlora.io.kind_folder import TYPE
 from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
-from mmlora.io.lora_names import LIBRARIES, library_names, own_names
-from mmlora.registry import MODELS
-
-DEPTH, WIDTH = 12, 24  # Block 1 and block 11 must not be taken for each other.
-ARCH = dict(embed_dims=WIDTH, num_layers=DEPTH, num_heads=2, feedforward_channels=48)
-CLIP = dict(pre_norm=True, norm_cfg=dict(type='LN', eps=1e-5))
-ENDS = ('attn.qkv', 'attn.proj', 'ffn.layers.0.0', 'ffn.layers.1')
-
-
-def timm_vit():
-    timm = pytest.importorskip('timm')
-    return timm.create_model('vit_tiny_patch16_224', img_size=32, embed_dim=WIDTH, num_heads=2, depth=DEPTH,
-                             mlp_ratio=2, num_classes=3)
-
-
-def hf_sizes(**more) -> dict:
-    return dict(hidden_size=WIDTH, num_hidden_layers=DEPTH, num_attention_heads=2, intermediate_size=48, image_size=32,
-                patch_size=16, **more)
-
-
-def hf_vit():
-    transformers = pytest.importorskip('transformers', minversion='5')
-    return transformers.ViTModel(transformers.ViTConfig(**hf_sizes(layer_norm_eps=1e-6)), add_pooling_layer=False)
-
-
-def hf_clip():
-    transformers = pytest.importorskip('transformers', minversion='5')
-    text = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
-    vision = hf_sizes(hidden_act='gelu')
-    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-
-
-def hf_clip_vision():
-    transformers = pytest.importorskip('transformers', minversion='5')
-    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**hf_sizes(hidden_act='gelu')))
-
-
-def open_clip():
-    kind = pytest.importorskip('open_clip.transformer').VisionTransformer
-    model = nn.Module()
-    model.visual = kind(image_size=32, patch_size=16, width=WIDTH, layers=DEPTH, heads=2, mlp_ratio=2, output_dim=WIDTH)
-    with torch.no_grad():
-        model.visual.proj.copy_(torch.eye(WIDTH))  # So that features are those before the projection.
-    return model
-
-
-THEIRS = {
-    'timm': (timm_vit, 'blocks.{}.', lambda m, x: m.forward_features(x)[:, 0], {}),
-    'hf': (hf_vit, 'layers.{}.', lambda m, x: m(x).last_hidden_state[:, 0], {}),
-    'hf_clip': (hf_clip, 'vision_model.encoder.layers.{}.', lambda m, x: m.vision_model(x).pooler_output, CLIP),
-    'hf_clip_vision': (hf_clip_vision, 'encoder.layers.{}.', lambda m, x: m(x).pooler_output, CLIP),
-    'open_clip': (open_clip, 'visual.transformer.resblocks.{}.', lambda m, x: m.visual(x), CLIP),
-}
-
-
-def vit(depth=2, **more):
-    return dict(type='VisionTransformer', arch=dict(ARCH, num_layers=depth), img_size=32, patch_size=16, **more)
-
-
-def build(cfg):
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg)
-    model.eval()  # Which gives None in mmpretrain's backbones.
-    return model
-
-
-def pair_of_models(library):
-    torch.manual_seed(0)
-    make, _, features, more = THEIRS[library]
-    theirs, ours = make().eval(), build(vit(DEPTH, **more))
-    state = theirs.state_dict()
-    own = convert({k: v for k, v in state.items() if not k.startswith('text') and 'logit_scale' not in k}).backbone
-    ours.load_state_dict({k: v for k, v in own.items() if k in ours.state_dict()})
-    x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(ours(x)[-1], features(theirs, x), atol=1e-5, rtol=1e-5)
-    return theirs, ours, x
-
-
-def draw(rank, rule, slices='qv', ends=ENDS, width=WIDTH, blocks=(0, 1)):
-    """Draw a LoRA; ``rank(block, number of the layer or slice)``."""
-    weights = {}
-    for block in blocks:
-        for end in ends:
-            rows, cols = (2 * width if end.endswith('0.0') else width), (2 * width if end.endswith('.1') else width)
-            for number, part in enumerate(slices if 'qkv' in end else ['']):
-                r = rank(block, len(weights) + number)
-                weights[f'layers.{block}.{end}', part] = Pair(
-                    torch.randn(r, cols) / 4, torch.randn(rows, r) / 4, rule(r))
-    return weights
-
-
-LORAS = {
-    'q and v': dict(rank=lambda i, j: 4, rule=lambda r: 8 / r, ends=ENDS[:1], blocks=(1, 11)),
-    'ranks': dict(rank=lambda i, j: 1 + (5 * i + j) % 7, rule=lambda r: 3 / r**0.5, slices='kv', blocks=(1, 11)),
-}
-
-
-@pytest.mark.parametrize('library', THEIRS)
-def test_peft_computes_the_same(library, tmp_path):
-    peft = pytest.importorskip('peft')
-    theirs, plain, x = pair_of_models(library)
-    features = THEIRS[library][2]
-    for name, case in LORAS.items():
-        if library == 'open_clip':
-            case = dict(case, ends=[end for end in case.get('ends', ENDS) if end != 'attn.proj'])
-        ours = copy.deepcopy(plain)
-        weights = draw(**case)
-        adapt_with(ours, weights)
-        mmlora.save_adapter(ours, tmp_path / name, library=library)
-        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(theirs), str(tmp_path / name)).eval()
-        expected = ours(x)[-1]
-        assert (expected - plain(x)[-1]).abs().max() > 0.01
-        torch.testing.assert_close(features(adapted.base_model.model, x), expected, atol=1e-5, rtol=1e-5, msg=name)
-        again = mmlora.load_adapter(copy.deepcopy(plain), tmp_path / name)
-        torch.testing.assert_close(again(x)[-1], expected, atol=1e-5, rtol=1e-5, msg=name)
-
-
-@pytest.mark.parametrize('library', THEIRS)
-@pytest.mark.parametrize('rslora', [False, True])
-def test_what_peft_has_learned_is_the_same_here(library, rslora, tmp_path):
-    peft = pytest.importorskip('peft')
-    theirs, ours, x = pair_of_models(library)
-    stem, features = THEIRS[library][1:3]
-    ends = LIBRARIES[library].naming.ends
-    first = 'attn' if library == 'open_clip' else ends['qkv'] if 'qkv' in ends else ends['v']
-    names = [stem.format(block) + end for block in (1, 10, 11) for end in (first, ends['fc2'])]
-    own = {rf'{stem.format(1)}{first}'.replace('.', r'\.'): 5}
-    config = peft.LoraConfig(r=3, lora_alpha=4, target_modules=names, use_rslora=rslora, rank_pattern=own,
-                             alpha_pattern=dict.fromkeys(own, 7))
-    adapted = peft.get_peft_model(theirs, config).eval()
-    ranks = [value.shape[0] for name, value in adapted.named_parameters() if 'lora_A' in name]
-    assert ranks.count(5) == (2 if library == 'open_clip' else 1)
-    for name, value in adapted.named_parameters():
-        if 'lora_' in name:
-            nn.init.normal_(value, std=0.2)
-    adapted.save_pretrained(str(tmp_path))
-    before = ours(x)[-1]
-    mmlora.load_adapter(ours, tmp_path, 'theirs')
-    assert (before - ours(x)[-1]).abs().max() > 0.01
-    torch.testing.assert_close(ours(x)[-1], features(adapted.base_model.model, x), atol=1e-5, rtol=1e-5)
-    if library == 'open_clip':  # Another version of peft may compute something else with out_proj.
-        config = json.loads((tmp_path / 'adapter_config.json').read_text())
-        (tmp_path / 'adapter_config.json').write_text(json.dumps({**config, 'peft_version': '0.99'}))
-        with pytest.raises(ValueError, match=r"out_proj: the file is of peft '0\.99'"):
-            read_lora_folder(tmp_path)
+from mmlora.io.lora_names import library_names, own_names
 
 
 @pytest.mark.parametrize('library', ['timm', 'hf'])
@@ -195,7 +51,7 @@ def classifier(backbone=None, num_classes=3, **more):
 
 
 def test_names_of_a_library_come_back():
-    weights = draw(**LORAS['ranks'])
+    weights = draw(lambda i, j: 1 + (5 * i + j) % 7, lambda r: 3 / r**0.5, 'kv', blocks=(1, 11))
     assert list(own_names(library_names(weights, 'timm'))) == list(weights)
     assert set(own_names(library_names(weights, 'hf', head=True))) == set(weights)
     swin = {('stages.1.blocks.0.attn.w_msa.qkv', 'q'): Pair(torch.ones(1, 4), torch.ones(4, 1), 1.0),
@@ -212,7 +68,7 @@ def test_names_of_a_library_come_back():
         library_names({('layers.0.attn.proj', ''): joint['layers.0.attn.qkv', '']}, 'open_clip')
     with pytest.raises(ValueError, match=r"library must be one of .*got 'keras'"):
         library_names(joint, 'keras')
-    with pytest.raises(ValueError, match=r"layers \['encoder\.7\.dense'\] have no known counterpart"):
+    with pytest.raises(ValueError, match=r"layers \['encoder\.7\.dense'\] have no known .* leave other layers out"):
         own_names({('encoder.7.dense', ''): joint['layers.0.attn.qkv', '']})
 
 
