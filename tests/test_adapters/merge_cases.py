@@ -12,8 +12,10 @@ import torch.nn as nn
 import mmlora
 from mmlora.adapters.arithmetic import MERGES, merge_lora
 from mmlora.adapters.lora_weights import Pair, adapt_with
+from mmlora.apis import merge_adapter_folders
 from mmlora.engine.base_weights import base_sha256
 from mmlora.io.lora_folder import read_lora_folder, write_lora_folder
+from mmlora.io.lora_names import own_names
 
 SCALINGS = {'alpha/r': lambda rank: 8 / rank, 'rsLoRA': lambda rank: 8 / math.sqrt(rank), 'constant': lambda rank: 0.3}
 RANKS = {'one rank': (2, 2, 2, 2), 'rank table': (1, 4, 3, 2)}
@@ -134,7 +136,7 @@ DIFFER = {
     'scalings': lambda: [lora(1, scaling=SCALINGS['alpha/r']), lora(2, (1, 4, 3, 2), SCALINGS['rsLoRA']), lora(3)],
     'layers': lambda: [lora(1, keys=KEYS[:1]), lora(2, keys=KEYS[1:]), lora(3, keys=KEYS[2:3])],
     'slices': lambda: [lora(1), whole(lora(2, scaling=SCALINGS['alpha/r'])), lora(3, scaling=SCALINGS['rsLoRA'])],
-    'types': lambda: [lora(1), lora(2, dtype=torch.bfloat16), lora(3, dtype=torch.float16)],
+    'types': lambda: [lora(2, dtype=torch.bfloat16), lora(1), lora(3, dtype=torch.float16)],
 }  # fmt: skip
 WEIGHTS = {'sum': (0.5, -1.0, 2.0), 'mean': (0.5, 0.25, 1.0)}
 
@@ -281,6 +283,36 @@ def check_precision(method, dtype):
         scale = exact[key].delta().abs().max()
         off = (pair.b.double() @ pair.a.double() * pair.scaling - exact[key].delta()).abs().max() / scale
         assert off < 8 * torch.finfo(dtype).eps, float(off)
+
+
+# --- folders of several libraries ------------------------------------------------------------------------------------
+
+NAMINGS = (('hf', None), ('timm', 'hf'), ('timm', 'timm'), ('hf', 'hf'), (None, 'hf_clip'), ('open_clip', 'hf4', None))
+"""Libraries under whose names the folders lie; in some of them q, k and v are layers of their own."""
+
+
+def libraries() -> Iterator[Case]:
+    for namings in NAMINGS:
+        for method in ('change', 'ties', 'linear'):
+            yield Case('folders under the names of several libraries', f'{method}, {namings}',
+                       lambda m=method, n=namings: check_libraries(m, n))
+
+
+def check_libraries(method, namings):
+    members = [{(f'layers.1.{site}', part): pair for (site, part), pair in lora(number, dtype=torch.float32).items()
+                if site == 'attn.qkv'} for number in range(len(namings))]
+    wanted = merge_lora(members, method, **settings(method))
+    with tempfile.TemporaryDirectory() as folder:
+        folders = [Path(folder) / f'{number}' for number in range(len(namings))]
+        for path, one, naming in zip(folders, members, namings, strict=True):
+            write_lora_folder(path, one, dict(base=dict(sha256='same')), library=naming)
+        merge_adapter_folders(folders, Path(folder) / 'out', method, **settings(method))
+        found = read_lora_folder(Path(folder) / 'out')
+    assert found.record.get('library') == (namings[0] if len(set(namings)) == 1 else None)
+    weights = own_names(found.weights) if len(set(namings)) == 1 else found.weights
+    assert set(weights) == set(wanted)
+    for key, pair in wanted.items():
+        close(weights[key].delta(), pair.delta(), 1e-5)
 
 
 # --- a model with adapters by name -----------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ docs/reliability.md.
 
 from collections import Counter
 
-from merge_cases import differing, identities, named, rounded, saved
+from merge_cases import differing, identities, libraries, named, rounded, saved
 from merge_cycles import backbones, layers, moved, shared
+from merge_peft import agreements, reports
 
-CASES = [case for group in (identities, saved, differing, rounded, named, layers, backbones,
-                             shared, moved) for case in group()]
+CASES = [case for group in (identities, saved, differing, rounded, libraries, named, reports, agreements,
+                             layers, backbones, shared, moved) for case in group()]
 
 
 def table() -> str:

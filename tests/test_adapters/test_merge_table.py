@@ -1,7 +1,7 @@
 """Every row of the table of merges."""
 
 import pytest
-from merge_table import CASES
+from merge_table import CASES, table
 
 GROUPS = {}
 for case in CASES:
@@ -20,3 +20,7 @@ def test_rows(rows):
             row.check()
         except AssertionError as error:
             raise AssertionError(f'{row.group}: {row.name}') from error
+
+
+def test_the_page_has_the_counts(root):
+    assert table() in (root / 'docs' / 'reliability.md').read_text(encoding='utf-8')
