@@ -16,7 +16,8 @@ help:
 	@echo 'make quickstart-recycle  install into .venv, then make one LoRA of many, for new letters and digits without tuning'
 	@echo 'make quickstart-generate install into .venv, then generate LoRAs for new letters and digits from a few images'
 	@echo 'make test              install into .venv, then run the test suite'
-	@echo 'make test-long         try a million inputs on the parsers of files, beside all attacks that are known'
+	@echo 'make test-long         try a million inputs on the parsers of files, beside all attacks that are known, and kill'
+	@echo '                       runs of each way to train at 20 random instants'
 	@echo 'make lint              check the style of the tree'
 	@echo 'make clean             remove the environments and build folders (work_dirs stays)'
 
@@ -43,12 +44,14 @@ test:
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg \
 	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
-# INPUTS=10000 tries fewer.
+# INPUTS=10000 and KILLS=3 try fewer.
 INPUTS ?= 1000000
+KILLS ?= 20
 test-long:
 	@$(READY) tests
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg MMLORA_FUZZ=$(INPUTS) \
-	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal -o timeout=0 $(PYTEST_ARGS) tests/test_security
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg MMLORA_FUZZ=$(INPUTS) MMLORA_KILLS=$(KILLS) \
+	$(VENV_PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal -o timeout=0 $(PYTEST_ARGS) \
+	tests/test_security tests/test_engine/test_killed_runs.py
 
 lint:
 	@$(READY) lint --venv .venv-lint

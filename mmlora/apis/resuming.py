@@ -97,6 +97,8 @@ def settle_resume(cfg: Config, resume: str | None = None) -> dict[str, Any] | No
 def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
     """Fix the run's seed and write it into the config: that of the resumed run, else as given, else a fresh one.
 
+    Where ``randomness.deterministic`` asks for deterministic kernels, cuBLAS is told to be able to.
+
     In a distributed run the process group must exist, so that all processes draw the same seed.
 
     Args:
@@ -123,6 +125,9 @@ def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
     if seed is None:
         seed = sync_random_seed()
     cfg.randomness = {**randomness, 'seed': int(seed)}
+    if randomness.get('deterministic'):
+        # Without it the first product of matrices on CUDA is an error. It is read when CUDA's library starts.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     return int(seed)
 
 

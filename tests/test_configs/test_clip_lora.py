@@ -87,7 +87,7 @@ def test_shot_alone_sets_the_length_and_every_learning_rate(golden, shot):
     total = 500 * shot
     assert cfg.train_cfg == dict(by_epoch=False, max_iters=total, val_interval=total)
     assert cfg.default_hooks.checkpoint == dict(
-        type='mmlora.CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=1)
+        type='mmlora.CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2)
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=cfg.optim_wrapper.optimizer.lr)
     scheduler = PARAM_SCHEDULERS.build(cfg.param_scheduler[0], default_args=dict(optimizer=optimizer))
     rates = []

@@ -204,7 +204,7 @@ MODES = {
 
 
 CLOCK = re.compile(r'(^|.*/)(\w*time|memory)')
-NOTES = ('cfg', 'mmlora_cfg_text', 'experiment_name', 'eta', 'epoch', 'iter')
+NOTES = ('cfg', 'mmlora_cfg_text', 'experiment_name', 'mmengine_version', 'eta', 'epoch', 'iter')
 """What the message hub notes of the process; where the run was is in the meta, too."""
 
 

@@ -1,9 +1,11 @@
 """A resumed run equals the uninterrupted one bit for bit."""
 
+import os
 import shutil
 
 import pytest
 import tiny
+import torch
 
 from mmlora.apis import train
 from mmlora.engine import EpochTrainLoop, IterTrainLoop
@@ -100,3 +102,14 @@ def test_other_data_than_before_is_an_error(tmp_path, images, whole_run):
     cfg = tiny.tiny_config(images, tmp_path, train_dataloader__batch_size=12)
     with pytest.raises(ValueError, match='iteration 10 is not in epoch 2 of 3 batches'):
         train(cfg, resume=str(whole_run / 'epoch_2.pth'))
+
+
+def test_deterministic_kernels_are_asked_for_in_time(tmp_path, images, whole_run, monkeypatch):
+    # Processors compute the same with and without. What cuBLAS needs must be there before it starts.
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+    asked = []
+    monkeypatch.setattr(torch, 'use_deterministic_algorithms', lambda on: asked.append(
+        (on, os.environ.get('CUBLAS_WORKSPACE_CONFIG'))))
+    train(tiny.tiny_config(images, tmp_path, randomness=dict(seed=0, deterministic=True)))
+    assert asked == [(True, ':4096:8')]
+    assert not tiny.differing_runs(whole_run / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
