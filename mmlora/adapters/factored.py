@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .lora import lora_change, lora_delta, make_dropout
 from .low_rank import Factors
+from .low_rank_sum import Product
 from .parted import WHOLE, PartedLinear
 from .scaling import resolve_scaling
 from .sliced import sliced_change
@@ -75,6 +76,12 @@ class FactoredLinear(PartedLinear):
     def delta(self) -> Tensor:
         """Return the dense change, ``(out_features, in_features)``, with zero rows for the slices left alone."""
         return self._stack({part: lora_delta(*ab, self._scalings[part]) for part, ab in self.product_factors().items()})
+
+    def products(self) -> list[Product]:
+        """Return the change as a product for each part."""
+        pairs = self.product_factors().items()
+        rows = {part: self.rows(part) for part, _ in pairs}
+        return [Product(rows[n].start, rows[n].stop, a, b * self._scalings[n]) for n, (a, b) in pairs]
 
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""

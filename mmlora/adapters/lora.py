@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .input_dropout import InputDropout
 from .low_rank import Factors
+from .low_rank_sum import Product
 from .sub_rank import SubRankLinear
 
 
@@ -41,7 +42,7 @@ def add_product(y: Tensor, low: Tensor, b: Tensor, scaling: float) -> Tensor:
     """
     if low.dtype != y.dtype:
         return y + ((low * scaling) @ b.t()).to(y.dtype)
-    rows = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.t(), alpha=scaling)
+    rows = torch.addmm(y.reshape(-1, y.shape[-1]), low.reshape(-1, low.shape[-1]), b.t(), alpha=scaling)
     return rows.view(y.shape)
 
 
@@ -137,11 +138,23 @@ class LoRALinear(SubRankLinear):
         """Return ``scaling * B A``, ``(out_features, in_features)``."""
         return lora_delta(self.lora_A, self.lora_B, self.scaling)
 
+    def products(self) -> list[Product]:
+        """Return the change as one product that is added to the whole output."""
+        factors, scalings = self.active()
+        a, b = factors['']
+        return [Product(0, self.out_features, a, b * scalings[''])]
+
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         x = self.lora_dropout(x).to(self.lora_A.dtype)
         factors, scalings = self.active()
         return lora_change(x, *factors[''], scalings[''])
+
+    def added(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return the output ``y`` of the frozen layer with the change added, ``(..., out_features)``."""
+        (product,) = self.products()
+        low = F.linear(self.lora_dropout(x).to(product.a.dtype), product.a)
+        return add_product(y, low, product.b, 1.0)
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adapted import AdaptedLayer
+from .low_rank_sum import Product, low_rank_sum
 from .sites import computes
 
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -40,9 +41,9 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
     The frozen tensors keep the names ``weight`` and ``bias``, so that a plain checkpoint loads without a key mapping.
     The learned tensors are bare Parameters whose names begin with :attr:`prefix`.
 
-    ``train()``, ``eval()`` and ``to()`` never merge. :meth:`merge` writes ``W + delta`` into ``weight`` and keeps a
-    copy of W, so that a merged layer holds one more tensor of the size of W; :meth:`unmerge` restores W bit for bit.
-    While merged, ``state_dict()`` still gives W and the factors.
+    ``train()``, ``eval()`` and ``to()`` never merge. :meth:`merge` puts ``W + delta`` in the place of W and keeps W, so
+    that a merged layer holds one more tensor of the size of W; :meth:`unmerge` puts W back, bit for bit. While merged,
+    ``state_dict()`` still gives W and the factors.
 
     Args:
         in_features: Size of each input.
@@ -65,6 +66,9 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
 
     default_slices: ClassVar[str] = 'qv'
     """Adapted slices of a fused qkv where none are given."""
+
+    separate_dropout = False
+    """Whether each of the :meth:`products` draws a dropout mask of its own."""
 
     def __init__(
         self,
@@ -116,6 +120,13 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         """Return the output ``y`` of the frozen layer with the change added, ``(..., out_features)``."""
         return y + self.change(x).to(y.dtype)
 
+    def products(self) -> list[Product] | None:
+        """Return the change as products that are added to columns of the output; None where it is applied otherwise.
+
+        A kind that returns them has a ``lora_dropout`` of the input of A.
+        """
+        return None
+
     @property
     def ranks(self) -> dict[str, int]:
         """Rank of each factor pair; the key is the name of the slice, or '' where there is one for the whole weight."""
@@ -155,8 +166,12 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
         Raises:
             RuntimeError: The layer is merged and in training with gradients, which the factors would never get.
         """
-        y = F.linear(x, self.weight, self.bias)
-        if self._pristine is None:
-            return self.added(y, x)
-        self._refuse_if_trained()
-        return y
+        if self._pristine is not None:
+            self._refuse_if_trained()
+            return F.linear(x, self.weight, self.bias)
+        products = self.products()
+        if products is not None:
+            y = low_rank_sum(x, self.weight, self.bias, products, self.lora_dropout, self.separate_dropout)
+            if y is not None:
+                return y
+        return self.added(F.linear(x, self.weight, self.bias), x)

@@ -104,6 +104,9 @@ class MELoRALinear(FactoredLinear):
         """Return ``{slice: (A, B)}`` with the mini-LoRAs as blocks, A ``(r, in)`` and B ``(rows, r)``."""
         return {part: (torch.block_diag(*a), torch.block_diag(*b)) for part, (a, b) in self.factors().items()}
 
+    def products(self) -> None:
+        """Return None: the mini-LoRAs of a part are multiplied as a batch, not as one product with zeros."""
+
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
         factors = self.factors()

@@ -19,9 +19,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .adapted import AdaptedLayer, learned_dtype
+from .adapted import AdaptedLayer, learned_dtype, put_back, set_aside
 from .lora import add_product, check_rank, lora_change, lora_delta, make_dropout
 from .low_rank import Factors, copy_factors
+from .low_rank_sum import Product, low_rank_sum
+from .multihead_arguments import arguments_of, shape_of
 from .multihead_math import appended, attend, causal_mask, check_inputs, joint_mask, linear_rows
 from .scaling import resolve_scaling
 
@@ -143,6 +145,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         self.lora_dtype = lora_dtype or learned_dtype(self.out_proj.weight)
         for name in self._changed_names():
             self.register_buffer(_PRISTINE[name], None, persistent=False)
+        self._set_aside: dict[str, nn.Parameter] = {}
         self.register_state_dict_post_hook(_save_frozen)
 
     def _changed_names(self) -> list[str]:
@@ -243,9 +246,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         if self.merged:
             return self
         for name, changed in self._finite_tensors().items():
-            weight = self.get_parameter(name)
-            setattr(self, _PRISTINE[name], weight.detach().clone())
-            weight.copy_(changed)
+            setattr(self, _PRISTINE[name], set_aside(self, name, changed, self._set_aside))
         self._qkv_same_embed_dim = self.in_proj_weight is not None
         return self
 
@@ -255,7 +256,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         if not self.merged:
             return self
         for name in self._changed_names():
-            self.get_parameter(name).copy_(getattr(self, _PRISTINE[name]))
+            put_back(self, name, getattr(self, _PRISTINE[name]), self._set_aside)
             setattr(self, _PRISTINE[name], None)
         self._qkv_same_embed_dim = False
         return self
@@ -264,7 +265,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
     def to_plain(self) -> nn.MultiheadAttention:
         """Return a plain layer that computes the same, in the type of the frozen weights."""
         changed = self._finite_tensors()
-        plain = nn.MultiheadAttention(**_shape(self)).requires_grad_(False)
+        plain = nn.MultiheadAttention(**shape_of(self)).requires_grad_(False)
         for name, parameter in list(plain.named_parameters()):
             value = changed.get(name)
             value = self.get_parameter(name) if value is None else value
@@ -279,6 +280,9 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         """Return q, k and v, each ``(..., embed_dim)`` with the leading axes of what it is projected from."""
         inputs = dict(q=query, k=key, v=value)
         if self.in_proj_weight is not None and query is key and key is value:
+            outputs = self._joint(query)
+            if outputs is not None:
+                return list(outputs.chunk(3, dim=-1))
             outputs = linear_rows(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
@@ -291,6 +295,18 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         for name, low in self._reduced(inputs).items():
             projected[name] = add_product(projected[name], low, getattr(self, f'lora_B_{name}'), self._scalings[name])
         return list(projected.values())
+
+    def _joint(self, x: Tensor) -> Tensor | None:
+        """Return q, k and v of one input beside each other with their changes, where :func:`low_rank_sum` serves."""
+        names = [] if self.merged else [name for name in 'qkv' if name in self._ranks]
+        if not names:
+            return None
+        width, products = self.embed_dim, []
+        for name in names:
+            a, b = getattr(self, f'lora_A_{name}'), getattr(self, f'lora_B_{name}')
+            first = 'qkv'.index(name) * width
+            products.append(Product(first, first + width, a, b * self._scalings[name]))
+        return low_rank_sum(x, self.in_proj_weight, self.in_proj_bias, products, self.lora_dropout, separate=True)
 
     def _reduced(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return ``A dropout(x)``, ``(..., r)``, of the adapted ones among the inputs; none while merged."""
@@ -362,35 +378,6 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""
         return f'{self.embed_dim}, num_heads={self.num_heads}, ranks={self._ranks}, scalings={self._scalings}'
-
-
-def arguments_of(attention: nn.MultiheadAttention) -> dict[str, Any]:
-    """Return what builds a layer of the same shape, without memory.
-
-    Raises:
-        TypeError: ``attention`` is not an ``nn.MultiheadAttention``, computes something else, or is adapted.
-    """
-    if getattr(type(attention), 'forward', None) is not nn.MultiheadAttention.forward:
-        raise TypeError(
-            f'can adapt layers that compute what nn.MultiheadAttention computes, got a {type(attention).__name__}'
-        )
-    return _shape(attention)
-
-
-def _shape(attention: nn.MultiheadAttention) -> dict[str, Any]:
-    return dict(
-        embed_dim=attention.embed_dim,
-        num_heads=attention.num_heads,
-        dropout=attention.dropout,
-        bias=attention.in_proj_bias is not None,
-        add_bias_kv=attention.bias_k is not None,
-        add_zero_attn=attention.add_zero_attn,
-        kdim=attention.kdim,
-        vdim=attention.vdim,
-        batch_first=attention.batch_first,
-        device='meta',
-        dtype=attention.out_proj.weight.dtype,
-    )
 
 
 def _save_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:

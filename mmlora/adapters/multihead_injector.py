@@ -6,7 +6,8 @@ from typing import Any
 import torch.nn as nn
 
 from .adapted import AdaptedLayer, replace_module
-from .multihead import LoRAMultiheadAttention, arguments_of
+from .multihead import LoRAMultiheadAttention
+from .multihead_arguments import arguments_of
 from .targets import matches, select
 
 

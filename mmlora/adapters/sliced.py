@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .lora import LoRALinear, add_product, lora_delta, make_dropout
 from .low_rank import Factors
+from .low_rank_sum import Product
 from .parted import ranks_of_parts
 from .sub_rank import SubRankLinear
 
@@ -121,8 +122,6 @@ class SlicedLoRALinear(SubRankLinear):
             scaling or dropout is out of range.
     """
 
-    separate_dropout = False
-
     def __init__(
         self,
         in_features: int,
@@ -178,6 +177,13 @@ class SlicedLoRALinear(SubRankLinear):
         return torch.cat(
             [lora_delta(*factors[name], self._scalings[name]) if name in factors else zero for name in self.layout]
         )
+
+    def products(self) -> list[Product]:
+        """Return the change as a product for each adapted slice."""
+        factors, scalings = self.active()
+        rows = self.out_features // len(self.layout)
+        starts = {name: place * rows for place, name in enumerate(self.layout)}
+        return [Product(starts[n], starts[n] + rows, a, b * scalings[n]) for n, (a, b) in factors.items()]
 
     def reduced(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return ``A dropout(x)`` and the scaled B of each adapted slice, as :func:`reduced` does."""

@@ -1,0 +1,269 @@
+"""A frozen projection with products of low rank added to blocks of its columns, and its gradient, written by hand.
+
+``y = x W^T + b``, plus ``(x A_p^T) B_p^T`` in the columns of each part p: the whole output, or slices of a fused one.
+
+What is left over the frozen projection are products with r columns. They are bound by memory, not by arithmetic, and so
+is the difference between this and what autograd makes of the same formula: the change is added in place to the fresh
+output and to the fresh gradient of the input, where ``y + change`` writes both once more, into new pages.
+The dense ``W + s B A`` is not formed. It was measured: it costs as much in the forward pass, would be kept or formed
+again for the backward pass, and rounds the change in half precision.
+
+Under dropout the inputs of A are dropped some rows at a time, in the forward and again in the backward pass, from masks
+of one bit an element (:mod:`.input_dropout`): neither dropped inputs nor masks of their size are kept.
+
+The gradient keeps the input and ``x A^T``. Its own derivatives, forward mode and ``vmap`` go through plain operations.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .input_dropout import InputDropout, draw_bits, draws_bits, kept_elements, kept_scale
+
+BLOCK = 256
+"""Rows that are dropped at a time, a multiple of 8: as many as stay in a core's cache. Found by measurement."""
+
+Rows = tuple[tuple[int, int], ...]
+
+
+class Product(NamedTuple):
+    """What is added to some columns of the output.
+
+    Attributes:
+        first: The first of these columns, a row of W.
+        stop: The one behind the last.
+        a: A, ``(r, in)``.
+        b: B with its scaling, ``(stop - first, r)``.
+    """
+
+    first: int
+    stop: int
+    a: Tensor
+    b: Tensor
+
+
+def low_rank_sum(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    products: Sequence[Product],
+    dropout: nn.Module,
+    separate: bool = False,
+) -> Tensor | None:
+    """Return ``x W^T + b`` with the products added in their columns, ``(..., out)``; follows autocast.
+
+    Args:
+        x: Input, ``(..., in)``.
+        weight: W, ``(out, in)``.
+        bias: ``(out,)``.
+        products: Ordered by their columns, which do not overlap.
+        dropout: Of the input of A.
+        separate: Whether each product draws a mask of its own; else they share one.
+
+    Returns:
+        The sum; None where plain operations serve better, and nothing was drawn: while a graph is traced or compiled;
+        where factors are wider than the base in type, and the product is to be rounded last; where A is frozen and B is
+        learned, so that nothing of the size of x need be kept; and where masks are not drawn as bits.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    dtype = computed_dtype(x, weight, products[0].a)
+    frozen_a = any(own.b.requires_grad and not own.a.requires_grad for own in products)
+    if dtype is None or (frozen_a and torch.is_grad_enabled()) or not draws_bits(dropout, x):
+        return None
+    level = dropout.p if dropout.training and isinstance(dropout, InputDropout) else 0.0
+    count = (len(products) if separate else 1) if level else 0
+    masks = [draw_bits(x.numel(), level) for _ in range(count)]
+    factor = kept_scale(level)
+    a = torch.cat([own.a for own in products]) if len(products) > 1 else products[0].a
+    b = [(own.b * factor if level else own.b).to(dtype) for own in products]
+    rows = tuple((own.first, own.stop) for own in products)
+    bias = None if bias is None else bias.to(dtype)
+    flat = x.reshape(-1, x.shape[-1]).to(dtype)
+    y, _ = _LowRankSum.apply(flat, weight.to(dtype), bias, rows, a.to(dtype), *b, *masks)
+    return y.view(*x.shape[:-1], len(weight))
+
+
+def computed_dtype(x: Tensor, weight: Tensor, a: Tensor) -> torch.dtype | None:
+    """Return the type that all products are computed in, as ``F.linear`` chooses it; None where there is none."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        if torch.float64 not in (x.dtype, weight.dtype, a.dtype):
+            return torch.get_autocast_dtype(kind)
+    return x.dtype if x.dtype == weight.dtype == a.dtype else None
+
+
+def blocks(length: int) -> list[slice]:
+    """Return slices of :data:`BLOCK` rows, the last one of fewer; at least one."""
+    return [slice(start, min(start + BLOCK, length)) for start in range(0, max(length, 1), BLOCK)]
+
+
+def kept_in(part: slice, masks: Sequence[Tensor], stacked: Tensor) -> list[Tensor]:
+    """Return for each mask 1 where it keeps an element of these rows of the input, and 0 elsewhere, ``(N, in)``.
+
+    Args:
+        part: Slice of the rows, of whole bytes before it.
+        masks: Of the whole input.
+        stacked: ``(sum of r, in)``, in the type of the result.
+    """
+    width = stacked.shape[1]
+    shape = (part.stop - part.start, width)
+    return [kept_elements(mask, part.start * width, shape, stacked.dtype) for mask in masks]
+
+
+def ranks_and_sizes(b: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    """Return the ranks of the parts, and how many rows of the stacked A share a mask."""
+    ranks = [part.shape[1] for part in b]
+    return ranks, ranks if len(masks) > 1 else [sum(ranks)]
+
+
+def pieces_of(x: Tensor, sizes: Sequence[int], dim: int = 0) -> Sequence[Tensor]:
+    """Return ``x.split(sizes, dim)``; a single piece is x itself: not every transform knows a view of all of it."""
+    return x.split(sizes, dim) if len(sizes) > 1 else [x]
+
+
+def reduced_rows(x: Tensor, stacked: Tensor, sizes: Sequence[int], masks: Sequence[Tensor]) -> Tensor:
+    """Return ``x A^T`` of all parts, ``(N, sum of r)``, of what the masks leave of x.
+
+    Args:
+        x: ``(N, in)``.
+        stacked: A of all parts, ``(sum of r, in)``.
+        sizes: Number of rows of A that share a mask.
+        masks: One for each of the sizes, or none.
+    """
+    if not masks:
+        return x @ stacked.t()
+    a, low = pieces_of(stacked, sizes), []
+    for part in blocks(len(x)):
+        kept = kept_in(part, masks, stacked)
+        low.append(torch.cat([(x[part] * keep) @ own.t() for keep, own in zip(kept, a, strict=True)], dim=-1))
+    return torch.cat(low)
+
+
+def plain_change(x: Tensor, width: int, rows: Rows, stacked: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is added, ``(N, width)``, and ``x A^T``, by operations that every transform knows.
+
+    ``rest`` is B of each part, and the masks.
+    """
+    b, masks = rest[: len(rows)], rest[len(rows) :]
+    ranks, sizes = ranks_and_sizes(b, masks)
+    low = reduced_rows(x, stacked, sizes, masks)
+    pieces, end = [], 0
+    for (first, stop), own, part in zip(rows, pieces_of(low, ranks, dim=-1), b, strict=True):
+        pieces += [x.new_zeros(len(x), first - end), own @ part.t()]
+        end = stop
+    return torch.cat([*pieces, x.new_zeros(len(x), width - end)], dim=-1), low
+
+
+class _LowRankSum(torch.autograd.Function):
+    """:func:`low_rank_sum` of rows ``(N, in)``; gives ``x A^T`` besides, for the gradient."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows, stacked: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        b, masks = rest[: len(rows)], rest[len(rows) :]
+        ranks, sizes = ranks_and_sizes(b, masks)
+        low = reduced_rows(x, stacked, sizes, masks)
+        y = F.linear(x, weight, bias)
+        for (first, stop), own, part in zip(rows, pieces_of(low, ranks, dim=-1), b, strict=True):
+            y[:, first:stop].addmm_(own, part.t())
+        return y, low
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        x, weight, _, ctx.rows, *tensors = inputs
+        low = output[1]
+        _, needs_weight, _, _, needs_a, *needs_b = ctx.needs_input_grad
+        ctx.mark_non_differentiable(low)
+        kept = x if needs_weight or needs_a else None
+        ctx.save_for_backward(kept, weight, low if any(needs_b) else None, *tensors)
+        ctx.save_for_forward(x, weight, low, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, low, stacked, *rest = ctx.saved_tensors
+        b, masks = rest[: len(ctx.rows)], rest[len(ctx.rows) :]
+        needs_x, needs_weight, needs_bias, _, needs_a, *needs_b = ctx.needs_input_grad
+        ranks, sizes = ranks_and_sizes(b, masks)
+        further = torch.is_grad_enabled()  # The gradient is to be differentiated, and what was kept has no graph.
+        parts = [grad if ctx.rows == ((0, len(weight)),) else grad[:, first:stop] for first, stop in ctx.rows]
+        grad_low = torch.cat([part @ own for part, own in zip(parts, b, strict=True)], dim=-1)  # (N, sum of r)
+        grad_b = [None] * len(b)
+        if low is not None:
+            low = reduced_rows(x, stacked, sizes, masks) if further else low
+            grad_b = [(own.t() @ part).t() for own, part in zip(pieces_of(low, ranks, dim=-1), parts, strict=True)]
+        grad_weight = grad.t() @ x if needs_weight else None
+        grad_bias = grad.sum(0) if needs_bias else None
+        grad_x = grad @ weight if needs_x else None
+        grad_x, grad_a = reduced_gradients(grad_x, grad_low, x if needs_a else None, stacked, sizes, masks, not further)
+        return grad_x, grad_weight, grad_bias, None, grad_a, *grad_b, *(None for _ in masks)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+        x, weight, low, stacked, *rest = ctx.saved_tensors
+        along_x, along_weight, along_bias, _, along_a, *along = tangents
+        k, width = len(ctx.rows), len(weight)
+        b, masks, along_b = rest[:k], rest[k:], along[:k]
+        change = x.new_zeros(len(x), width)
+        if along_x is not None:
+            change = F.linear(along_x, weight) + plain_change(along_x, width, ctx.rows, stacked, *rest)[0]
+        if along_weight is not None:
+            change = change + F.linear(x, along_weight)
+        if along_bias is not None:
+            change = change + along_bias
+        if along_a is not None:
+            change = change + plain_change(x, width, ctx.rows, along_a, *rest)[0]
+        if any(tangent is not None for tangent in along_b):
+            moved = [torch.zeros_like(own) if way is None else way for own, way in zip(b, along_b, strict=True)]
+            change = change + plain_change(x, width, ctx.rows, stacked, *moved, *masks)[0]
+        return change, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        def plain(x: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> tuple[Tensor, Tensor]:
+            change, low = plain_change(x, len(weight), *others)
+            return F.linear(x, weight, bias) + change, low
+
+        return torch.vmap(plain, in_dims, (0, 0))(*args), (0, 0)
+
+
+def reduced_gradients(
+    grad_x: Tensor | None,
+    grad_low: Tensor,
+    x: Tensor | None,
+    stacked: Tensor,
+    sizes: Sequence[int],
+    masks: Sequence[Tensor],
+    in_place: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and of the stacked A from that of ``x A^T``.
+
+    Args:
+        grad_x: What reaches x through W, ``(N, in)``; None where x needs no gradient.
+        grad_low: ``(N, sum of r)``.
+        x: ``(N, in)``; None where A needs no gradient.
+        stacked: A of all parts, ``(sum of r, in)``.
+        sizes: Number of rows of A that share a mask.
+        masks: One for each of the sizes, or none.
+        in_place: Whether to add to ``grad_x`` in place.
+    """
+    if not masks:
+        if grad_x is not None:
+            grad_x = grad_x.addmm_(grad_low, stacked) if in_place else torch.addmm(grad_x, grad_low, stacked)
+        return grad_x, None if x is None else grad_low.t() @ x
+    a, grad_a = pieces_of(stacked, sizes), [0] * len(sizes)
+    for part in blocks(len(grad_low)) if in_place else [slice(0, len(grad_low))]:
+        kept, lows = kept_in(part, masks, stacked), pieces_of(grad_low[part], sizes, dim=-1)
+        for i, (keep, own, low) in enumerate(zip(kept, a, lows, strict=True)):
+            if x is not None:
+                grad_a[i] = grad_a[i] + low.t() @ (x[part] * keep)
+            if grad_x is not None and in_place:
+                grad_x[part].addcmul_(low @ own, keep)
+            elif grad_x is not None:
+                grad_x = torch.addcmul(grad_x, low @ own, keep)
+    return grad_x, None if x is None else torch.cat(grad_a)
