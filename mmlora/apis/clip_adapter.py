@@ -34,7 +34,7 @@ from ..models.clip.prompts import check_classes, check_templates, make_prompts, 
 from ..models.clip.settings import describe_clip, name_of, prompts_difference
 from ..registry import MODELS, TOKENIZERS
 from ..version import __version__
-from .records import RESULTS, read_records, sha256_of
+from .result_rows import result_rows
 from .variables import settle_variables
 
 
@@ -73,7 +73,8 @@ def export_adapter(cfg: Config, checkpoint: str, out: str | Path) -> Path:
     check_scalings(model, about)
     model.load_state_dict(state)
     _take_prompts(model, about.get('clip') or dict(meta.get('dataset_meta') or {}), checkpoint)
-    return write_run(out, cfg, model, about.get('protocol'), _metrics(trained, checkpoint))
+    protocol = about.get('protocol')
+    return write_run(out, cfg, model, protocol, result_rows(trained, checkpoint, protocol))
 
 
 def build_clip(cfg: Config) -> Any:
@@ -225,18 +226,3 @@ def _take_prompts(model: LoRACLIPClassifier, given: Mapping[str, Any], where: st
         raise ValueError(f'{where} was trained with other prompts: {difference}')
     if given.get('classes'):
         model.set_classes(given['classes'], given.get('templates') or None)
-
-
-def _metrics(trained: Mapping[str, Any], checkpoint: str) -> dict[str, float]:
-    """Return the last validation of a checkpoint, and the tests of this very file that are recorded beside it."""
-    scalars = (trained.get('message_hub') or {}).get('log_scalars') or {}
-    found = {name: buffer.current() for name, buffer in scalars.items()
-             if name.startswith('val/') and not name.endswith('time') and len(buffer.data[0])}
-    path = Path(checkpoint).expanduser()
-    entries = read_records(path.parent / RESULTS) if (path.parent / RESULTS).is_file() else []
-    digest = sha256_of(path) if entries else None  # Another run may have used the folder, and the name, since.
-    for entry in entries:
-        if entry['checkpoint'].get('sha256') == digest:
-            found |= {f'{entry["dataset_name"]} test: {name}': value for name, value in entry['metrics'].items()
-                      if isinstance(value, (int, float))}
-    return found

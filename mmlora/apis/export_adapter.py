@@ -2,14 +2,12 @@
 
 import copy
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 from ..engine.adaptation import check_scalings
-from ..engine.adapter_folder import result_row, write_run_adapter
+from ..engine.adapter_folder import write_run_adapter
 from ..engine.hooks.strict_load_hook import compare_keys
 from ..io.checkpoint import load_checkpoint
 from ..io.clip_folder import is_adapter_folder
@@ -17,7 +15,7 @@ from ..io.weights import unwrap
 from ..models.clip import LoRACLIPClassifier
 from .clip_adapter import build_clip
 from .clip_adapter import export_adapter as export_clip_adapter
-from .records import RESULTS, read_records, sha256_of
+from .result_rows import result_rows
 from .settle import settle_ranks
 from .variables import settle_variables
 
@@ -66,25 +64,8 @@ def export_adapter(
                 f'python tools/export_adapter.py {config} {_shown(checkpoint)} --out {_shown(os.fspath(out))}',
                 f'python tools/test.py {config} {_shown(os.fspath(out))}'] if config else []
     classes = (meta.get('dataset_meta') or {}).get('classes')
-    return write_run_adapter(out, cfg, model, protocol, _results(trained, checkpoint, protocol), classes, library,
+    return write_run_adapter(out, cfg, model, protocol, result_rows(trained, checkpoint, protocol), classes, library,
                              commands)
-
-
-def _results(trained: Mapping[str, Any], checkpoint: str, protocol: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the last validation of a checkpoint, and the tests of this very file that are recorded beside it."""
-    scalars = (trained.get('message_hub') or {}).get('log_scalars') or {}
-    validated = ((protocol or {}).get('validation') or {}).get('images')
-    rows = [result_row('validation', name.removeprefix('val/'), float(buffer.current()), validated)
-            for name, buffer in scalars.items()
-            if name.startswith('val/') and not name.endswith('time') and len(buffer.data[0])]
-    path = Path(checkpoint).expanduser()
-    entries = read_records(path.parent / RESULTS) if (path.parent / RESULTS).is_file() else []
-    digest = sha256_of(path) if entries else None  # Another run may have used the folder, and the name, since.
-    for entry in entries:
-        if entry['checkpoint'].get('sha256') == digest:
-            rows += [result_row(f'{entry["dataset_name"]} test', name, value, entry['test']['images'])
-                     for name, value in entry['metrics'].items() if isinstance(value, int | float)]
-    return rows
 
 
 def _shown(path: str | None) -> str | None:

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from ..adapters import freeze
+from ..engine.adapter_folder import result_row
 from ..io.hub import member_name, member_records
 from ..io.lora_folder import write_lora_folder
 from ..models.backbones.ranks import pretrained_checkpoint
@@ -127,11 +128,12 @@ def _record(cfg: Config, plan: HubPlan, one: Trained, digest: str, recipe: Mappi
 def _card(record: Mapping[str, Any]) -> str:
     task, metrics = record['task'], record['metrics']
     classes = ''.join(f'{number}. {name}\n' for number, name in enumerate(record['classes']))
+    row = result_row(task['source'], 'accuracy/top1', metrics['accuracy/top1'], task['val_images'])
     return (f'# LoRA {member_name(task["number"])}\n\n'
             f'Tells {len(record["classes"])} classes of {task["source"]} apart, in the order of the outputs of the '
             'head:\n\n'
             f'{classes}\n'
-            f'* Learned from {task["train_images"]} images; {metrics["accuracy/top1"]:.1f} % of {task["val_images"]} '
-            'others are classified correctly.\n'
+            f'* Learned from {task["train_images"]} images; {row["value"]:.1f} % of {row["images"]} others are '
+            f'classified correctly (95 % interval {row["low"]:.1f} to {row["high"]:.1f}).\n'
             f'* Stands on the weights `{record["base"]["name"]}`, sha256 `{record["base"]["sha256"]}`.\n'
             f'* Task {task["number"]} of the seed {task["seed"]}; the settings are in `mmlora.json`.\n')

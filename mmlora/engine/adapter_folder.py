@@ -11,11 +11,10 @@ from mmengine.config import Config
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..adapters import LoRAWeights, Pair, adapter_modules, adapter_tensor_names, find_banks, find_tuning, read_lora
+from ..adapters import LoRAWeights, adapter_modules, adapter_tensor_names, find_banks, find_tuning, read_lora
 from ..adapters.lora import LoRALinear
-from ..adapters.lora_weights import by_site
 from ..adapters.sliced import SlicedLoRALinear
-from ..io.adapter_card import adapter_card
+from ..io.adapter_card import adapter_card, of_parts, own_command, rank_rows
 from ..io.kind_folder import write_kind_folder
 from ..io.lora_folder import Head, write_lora_folder
 from ..models.backbones.ranks import pretrained_checkpoint
@@ -25,6 +24,7 @@ from ..version import __version__
 from .base_weights import base_sha256
 from .protocol import describe_run
 
+VALIDATION = 'validation'
 Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
@@ -125,19 +125,20 @@ def write_adapter(
     base = {'name': pretrained_checkpoint(getattr(backbone, 'init_cfg', None)), **record.get('base', {})}
     record = dict(dict(version=__version__, backbone=type(backbone).__name__), **record)
     digest = base_sha256(backbone) if learned is None else frozen_sha256(backbone, learned)
-    record |= dict(base=dict(base, sha256=digest), rank_table=table)
+    record |= dict(base=dict(base, sha256=digest), rank_table=table, commands=record.get('commands') or own_command())
     if lora is not None:
         record['parameters'] = sum(pair.a.numel() + pair.b.numel() for pair in lora.values())
         names = f'models of {library}' if library else 'the plain backbone'
-        return write_lora_folder(folder, lora, record, head, adapter_card(record, _rows(lora), 'LoRA', names), library)
+        card = adapter_card(record, rank_rows(lora), 'LoRA', names)
+        return write_lora_folder(folder, lora, record, head, card, library)
     if library is not None:
         raise ValueError(f'library={library!r} has no {backbone.adaptation["kind"]}: only LoRA has its names there')
     state = backbone.state_dict()
     tensors = {name: value for name, value in state.items() if name in learned}
     record |= dict(adaptation=backbone.adaptation, parameters=sum(
         value.numel() for name, value in backbone.named_parameters() if name in learned))
-    ranks = {name: f'{layer.ranks} | {layer.scalings}' for name, layer in adapter_modules(backbone).items()
-             if hasattr(layer, 'ranks')}
+    ranks = {name: f'{of_parts(layer.ranks)} | {of_parts(layer.scalings)}'
+             for name, layer in adapter_modules(backbone).items() if hasattr(layer, 'ranks')}
     card = adapter_card(record, ranks, backbone.adaptation['kind'], None)
     return write_kind_folder(folder, tensors, record, head, card)
 
@@ -192,13 +193,6 @@ def result_row(data: str, name: str, value: float | None, images: int | None = N
         half = Z * math.sqrt(p * (1 - p) / images + Z * Z / (4 * images * images))
         row |= dict(low=100 * (centre - half) / scale, high=100 * (centre + half) / scale)
     return row
-
-
-def _rows(weights: Mapping[tuple[str, str], Pair]) -> dict[str, str]:
-    """Return rank and scaling of each layer, as the rows of a table have them."""
-    return {site: ' | '.join(', '.join(f'{part} {value(pair)}'.strip() for part, pair in parts.items())
-                             for value in (lambda p: p.rank, lambda p: f'{p.scaling:.6g}'))
-            for site, parts in by_site(weights).items()}
 
 
 def _numbers(value: Tensor | None, default: float) -> list[float]:

@@ -1,9 +1,8 @@
 """What an adapter folder says of a run: model, base weights, preparation of images, labels, metrics; and its card."""
 
 import logging
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..io.adapter_card import own_command
 from ..io.clip_card import model_card
 from ..io.clip_folder import is_adapter_folder, read_folder, write_folder
 from ..io.clip_peft import Site
@@ -20,6 +20,7 @@ from ..models.clip import LoRACLIPClassifier
 from ..models.clip.base_weights import base_sha256
 from ..models.clip.settings import describe_clip, learned_beside, lora_factors
 from ..version import __version__
+from .adapter_folder import VALIDATION
 from .clip_images import describe_images
 from .protocol import describe_run, inner_dataset
 
@@ -41,7 +42,7 @@ def why_no_folder(model: Any) -> str | None:
 
 def write_run(
     folder: str | Path, cfg: Config, model: LoRACLIPClassifier, protocol: Mapping[str, Any] | None,
-    metrics: Mapping[str, float], state: Mapping[str, Tensor] | None = None,
+    results: Sequence[Mapping[str, Any]] = (), state: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the adapter folder of a run.
 
@@ -50,7 +51,7 @@ def write_run(
         cfg: The config of the run; it is not changed.
         model: The trained model, whose classes are set.
         protocol: Labels of the run and where it stood, as in the meta of its checkpoints; by default of the config.
-        metrics: Measured results, by their names; one that is not finite is recorded as None.
+        results: Rows of :func:`mmlora.engine.adapter_folder.result_row`.
         state: Weights that take the place of those of the model, such as their average.
 
     Raises:
@@ -71,7 +72,10 @@ def write_run(
         tokenizer=_tokenizer(model, cfg),
         images=describe_images(_pipeline(cfg), model.data_preprocessor),
         protocol=dict(protocol or describe_run(cfg)),
-        metrics={name: float(value) if math.isfinite(value) else None for name, value in metrics.items()},
+        metrics={f'val/{row["name"]}' if row['data'] == VALIDATION else f'{row["data"]}: {row["name"]}': row['value']
+                 for row in results},
+        results=list(results),
+        commands=own_command(),
     )
     if model.scale.learned:
         record['logit_scale_value'] = float((state or model.state_dict())['logit_scale'])

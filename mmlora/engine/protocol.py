@@ -71,12 +71,13 @@ def fingerprint(dataset: Any) -> str | None:
     return hashlib.sha256('\n'.join(sorted(rows)).encode()).hexdigest()[:16]
 
 
-def describe_data(config: Any, dataset: Any) -> dict[str, Any]:
+def describe_data(config: Any, dataset: Any, most: int | None = None) -> dict[str, Any]:
     """Say which images a data set holds.
 
     Args:
         config: Its config.
         dataset: The data set built from it.
+        most: Above how many images there is no fingerprint, which looks at each of them.
 
     Returns:
         ``config``, ``list`` (its annotation file, else its split, else None), ``images`` (their number) and
@@ -87,7 +88,7 @@ def describe_data(config: Any, dataset: Any) -> dict[str, Any]:
         config=plain_data_config(config),
         list=str(ann_file) if ann_file else _text(getattr(dataset, 'split', None)),
         images=len(dataset),
-        fingerprint=fingerprint(dataset),
+        fingerprint=fingerprint(dataset) if most is None or len(dataset) <= most else None,
     )
 
 

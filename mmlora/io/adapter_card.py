@@ -1,8 +1,13 @@
 """The model card of an adapter, made from its record: what is not known is left out, and nothing is to be filled in."""
 
 import json
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..adapters.lora_weights import Pair, by_site
 
 SHOWN = 20
 
@@ -23,6 +28,8 @@ def adapter_card(record: Mapping[str, Any], ranks: Mapping[str, str], kind: str,
         'data set': run.get('dataset_name'),
         'labelled images of a class': run.get('shot'),
         'split': run.get('split'),
+        'training images': describe_images(run.get('training')),
+        'validation images': describe_images(run.get('validation')),
         'seed': run.get('seed'),
         'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
         'chosen by': run.get('selected_by'),
@@ -41,20 +48,85 @@ def adapter_card(record: Mapping[str, Any], ranks: Mapping[str, str], kind: str,
              f'# {kind}{" for " + str(run["dataset_name"]) if run.get("dataset_name") else ""}', '',
              '| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows.items() if value is not None), '']
     if record.get('metrics'):
-        lines += ['## Results', '', '| data | metric | value | 95 % interval | images |', '|---|---|---|---|---|',
-                  *(_result(row) for row in record['metrics']), '']
+        lines += result_section(record['metrics'])
     if classes:
         more = f' ... {len(classes)} in all' if len(classes) > SHOWN else ''
         lines += ['## Classes', '', f'{", ".join(map(str, classes[:SHOWN]))}{more}.', '']
     if ranks:
-        lines += ['## Ranks', '', '| layer | rank | scaling |', '|---|---|---|',
-                  *(f'| {name} | {row} |' for name, row in ranks.items()), '']
-    lines += ['## Use', '', '```python', 'import mmlora', '', "model = mmlora.load_adapter('CONFIG', 'THIS FOLDER')",
+        lines += rank_section(ranks)
+    lines += ['## Use', '', '```python', 'import mmlora', '',
+              f"model = mmlora.load_adapter({run.get('config') or 'config of the backbone'!r}, 'path of this folder')",
               '```', '', f'peft loads it onto {peft} with the same base weights.' if peft else
               'peft does not load it.', '']
-    if record.get('commands'):
-        lines += ['## Commands', '', '```bash', *record['commands'], '```', '']
-    return '\n'.join(lines)
+    return '\n'.join([*lines, *command_section(record.get('commands'))])
+
+
+def complete_card(card: str, record: Mapping[str, Any], ranks: Mapping[str, str]) -> str:
+    """Return a card of somebody else with what it does not say: base weights, ranks, and the command of this process.
+
+    Args:
+        card: The text.
+        record: The content of ``mmlora.json``.
+        ranks: The row of the rank table of each adapted layer.
+    """
+    lines, base = [], record.get('base') or {}
+    if base.get('sha256') and base['sha256'] not in card:
+        name = base.get('name') or base.get('location')
+        lines += ['## Base weights', '', f'{f"`{name}`, " if name else ""}sha256 `{base["sha256"]}`.', '']
+    if '## Ranks' not in card:
+        lines += rank_section(ranks)
+    if '## Commands' not in card:
+        lines += command_section(record.get('commands') or own_command())
+    return '\n'.join([card.rstrip('\n'), '', *lines]).rstrip('\n') + '\n'
+
+
+def own_command() -> list[str]:
+    """Return the command line of this process, if it is a tool of this package."""
+    program = Path(sys.argv[0])
+    if program.suffix != '.py' or program.parent.name != 'tools':
+        return []
+    return ['python ' + shlex.join([f'tools/{program.name}', *sys.argv[1:]])]
+
+
+def describe_images(data: Mapping[str, Any] | None) -> str | None:
+    """Return how many images there are and where, from a description of :mod:`mmlora.engine.protocol`."""
+    if not data or data.get('images') is None:
+        return None
+    config = data.get('config') if isinstance(data.get('config'), Mapping) else {}
+    while isinstance(config.get('dataset'), Mapping):
+        config = config['dataset']
+    where = ', '.join(str(x) for x in (data.get('list'), config.get('data_root')) if x)
+    digest = f' (fingerprint {data["fingerprint"]})' if data.get('fingerprint') else ''
+    return f'{data["images"]}{f" of {where}" if where else ""}{digest}'
+
+
+def rank_section(ranks: Mapping[str, str]) -> list[str]:
+    """Return the lines of the table of ranks."""
+    return ['## Ranks', '', '| layer | rank | scaling |', '|---|---|---|',
+            *(f'| {name} | {row} |' for name, row in ranks.items()), '']
+
+
+def rank_rows(weights: Mapping[tuple[str, str], Pair]) -> dict[str, str]:
+    """Return rank and scaling of each layer of a LoRA, as the rows of the table of ranks have them."""
+    return {site: f'{of_parts({part: pair.rank for part, pair in parts.items()})} | '
+                  f'{of_parts({part: pair.scaling for part, pair in parts.items()})}'
+            for site, parts in by_site(weights).items()}
+
+
+def of_parts(values: Mapping[str, float]) -> str:
+    """Return one number for each slice as text, ``'q 2, v 4'``; a layer as a whole has the slice ``''``."""
+    return ', '.join(f'{part} {value:.6g}'.strip() for part, value in values.items())
+
+
+def result_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of the table of results."""
+    return ['## Results', '', '| data | metric | value | 95 % interval | images |', '|---|---|---|---|---|',
+            *(_result(row) for row in rows), '']
+
+
+def command_section(commands: Sequence[str] | None) -> list[str]:
+    """Return the lines with commands, none without any."""
+    return ['## Commands', '', '```bash', *commands, '```', ''] if commands else []
 
 
 def _result(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .adapter_card import command_section, describe_images, result_section
 from .clip_vision import computed, why_not_elsewhere
 
 SHOWN = 20
@@ -23,6 +24,9 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         'method': run.get('method'),
         'data set': run.get('dataset_name'),
         'labelled images of a class': run.get('shot'),
+        'split': run.get('split'),
+        'training images': describe_images(run.get('training')),
+        'validation images': describe_images(run.get('validation')),
         'seed': run.get('seed'),
         'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
         'config': run.get('config'),
@@ -37,8 +41,6 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         'base weights': base.get('location'),
         'sha256 of the base weights': base.get('sha256'),
         'mmlora': record.get('version'),
-        **{name: 'not defined' if value is None else f'{value:.4g}'
-           for name, value in (record.get('metrics') or {}).items()},
     }
     foreign = why_not_elsewhere(model.get('vision'), model['arch']['patch_size'])
     front = {'library_name': 'mmlora' if foreign else 'peft', 'pipeline_tag': 'zero-shot-image-classification',
@@ -53,6 +55,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         '---', *(f'{key}: {json.dumps(value)}' for key, value in front.items()), '---', '',
         f'# CLIP with LoRA{" for " + str(run["dataset_name"]) if run.get("dataset_name") else ""}', '',
         '| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows.items() if value is not None), '',
+        *(result_section(record['results']) if record.get('results') else []),
         '## Classes', '', listed, '',
         '## Use', '', '```python', 'import mmlora.clip', '',
         "model = mmlora.clip.load('path of this folder')" if base.get('location') else
@@ -60,7 +63,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         "print(model.predict('image.jpg'))", '```', '',
         f'peft cannot use it: {foreign}.' if foreign else
         "`peft.PeftModel.from_pretrained(clip, folder)` loads it onto transformers' `CLIPModel` with the same base "
-        'weights.', '' if foreign else learned,
+        'weights.', '' if foreign else learned, *command_section(record.get('commands')),
     ]  # fmt: skip
     return '\n'.join(lines).rstrip('\n') + '\n'
 

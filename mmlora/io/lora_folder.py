@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..adapters.lora_weights import LoRAWeights, Pair, by_site
+from .adapter_card import complete_card, rank_rows
 from .atomic import write_bytes, write_text
 from .json_object import read_object
 from .lora_names import head_name, library_names
@@ -85,7 +86,7 @@ def write_lora_folder(
         weights: The LoRA.
         record: Further content of ``mmlora.json``, as plain data.
         head: Its head, or None.
-        card: Text of the model card.
+        card: Text of the model card; what it lacks of base weights, ranks and commands is added.
         library: Whose names the layers get, one of :data:`.lora_names.LIBRARIES`; None keeps those of the LoRA.
 
     Raises:
@@ -121,7 +122,7 @@ def write_lora_folder(
         (folder / HEAD).unlink(missing_ok=True)
     for name, data in files.items():
         write_bytes(folder / name, data)
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, complete_card(card, record, rank_rows(weights)))
     content = dict(
         record, format=FORMAT,
         rank=max(pair.rank for pair in weights.values()),

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import mmlora.clip
 from mmlora.apis import train
 from mmlora.apis.records import sha256_of
+from mmlora.engine.adapter_folder import result_row
 from mmlora.engine.clip_images import describe_images, is_known, published_steps
 from mmlora.engine.clip_record import base_location, why_no_folder, write_run
 from mmlora.io.checkpoint import load_checkpoint
@@ -56,7 +57,7 @@ def make_folder(path, arch=ARCH, base=None, seed=0, **kwargs):
     clip_tiny.fill(model).eval()
     init_cfg = dict(type='Pretrained', checkpoint=str(base or ''))
     cfg = Config(dict(model=dict(tokenizer=clip_tiny.SMALL['tokenizer'], init_cfg=init_cfg)))
-    return write_run(path, cfg, model, dict(dataset_name='animals'), {'val/accuracy': 90.0}), model, plain
+    return write_run(path, cfg, model, dict(dataset_name='animals'), []), model, plain
 
 
 class TestPeft:
@@ -208,9 +209,10 @@ class TestFolder:
     def test_a_metric_that_is_not_defined(self, tmp_path):
         model = clip_tiny.fill(LoRACLIPClassifier(**clip_tiny.SMALL))
         cfg = Config(dict(model=dict(tokenizer=clip_tiny.SMALL['tokenizer'])))
-        folder = write_run(tmp_path / 'adapter', cfg, model, {}, {'val/auc': float('nan'), 'val/acc': 0.5})
-        assert read_folder(folder).record['metrics'] == {'val/auc': None, 'val/acc': 0.5}
-        assert '| val/auc | not defined |' in (folder / 'README.md').read_text()
+        folder = write_run(tmp_path / 'adapter', cfg, model, {}, [
+            result_row('validation', 'auc', float('nan'), 9), result_row('validation', 'accuracy/top1', 50.0, 9)])
+        assert read_folder(folder).record['metrics'] == {'val/auc': None, 'val/accuracy/top1': 50.0}
+        assert '| validation | auc | not defined | not known | 9 |' in (folder / 'README.md').read_text()
 
     DAMAGE = {
         'no JSON': ('mmlora.json', '{', 'is no JSON'),
@@ -477,7 +479,9 @@ class TestRun:
         tiny.call_tool('test', config, adapter, '--work-dir', tmp_path / 'test')
         assert accuracies(tmp_path / 'test') == accuracies(run)[-1:]
         card = (run / 'adapter' / 'README.md').read_text()
-        assert 'val/accuracy/top1' in card and 'class0, class1, class2.' in card and 'epoch 2 of 2' in card
+        assert re.search(r'\| validation \| accuracy/top1 \| [\d.]+ \| [\d.]+ to [\d.]+ \| \d+ \|', card)
+        assert re.search(r'\| training images \| \d+ of .*fingerprint [0-9a-f]{16}', card)
+        assert 'class0, class1, class2.' in card and 'epoch 2 of 2' in card
         assert not (tmp_path / 'test' / 'results.json').exists()
         [entry] = json.loads((tmp_path / 'run' / 'results.json').read_text())['results']
         assert entry['protocol']['selection'] == 'last epoch'

@@ -38,7 +38,7 @@ def make_folder(tmp_path, vision=WINDOWS, pipeline=PACKED):
         model=dict(tokenizer=clip_tiny.SMALL['tokenizer'], init_cfg=dict(type='Pretrained', checkpoint=str(base))),
         test_dataloader=dict(dataset=dict(pipeline=pipeline)),
     ))
-    return write_run(tmp_path / 'adapter', cfg, model, dict(dataset_name='animals'), {}), model
+    return write_run(tmp_path / 'adapter', cfg, model, dict(dataset_name='animals')), model
 
 
 def test_a_folder_brings_the_tower_back(tmp_path):

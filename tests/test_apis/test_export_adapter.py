@@ -1,6 +1,7 @@
 """The adapter folder of a run: by the hook when it ends, and of its checkpoint by the tool."""
 
 import json
+import re
 
 import pytest
 import tiny
@@ -35,6 +36,7 @@ def test_a_run_leaves_its_adapter(backbone, images, tmp_path, monkeypatch):
     cfg.model.backbone = {**backbone, **VIT, 'init_cfg': init}
     cfg.model.head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
     cfg.custom_hooks = [dict(type='AdapterFolderHook')]
+    monkeypatch.setattr('sys.argv', ['/elsewhere/tools/train.py', 'my config.py', '--seed', '0'])
     with tiny.quick_runs():
         train(cfg)
         checkpoint = str(tmp_path / 'run' / 'epoch_1.pth')
@@ -53,6 +55,11 @@ def test_a_run_leaves_its_adapter(backbone, images, tmp_path, monkeypatch):
     assert len(tests) == 1 and tests[0]['images'] == 12 and tests[0]['low'] < tests[0]['value'] < tests[0]['high']
     card = (out / 'README.md').read_text()
     assert told['base']['sha256'] in card and 'python tools/train.py config.py' in card and 'None' not in card
+    left_card = (tmp_path / 'run' / 'adapter' / 'README.md').read_text()
+    assert "```bash\npython tools/train.py 'my config.py' --seed 0\n```" in left_card and 'None' not in left_card
+    for text in (card, left_card):
+        assert re.search(r'\| training images \| 12 of .*fingerprint [0-9a-f]{16}', text)
+        assert '| layers.1.attn.proj | 3 | 0.333333 |' in text or '| layers.1.attn.qkv | q 1, k 1, v 1 |' in text
     plain = Config(dict(model={**cfg.model, 'backbone': dict(type='VisionTransformer', **VIT, init_cfg=init)},
                         data_preprocessor=cfg.data_preprocessor, default_scope='mmpretrain'))
     loaded, trained = mmlora.load_adapter(plain, out), mmlora.load_adapter(cfg, tmp_path / 'run' / 'adapter')

@@ -240,6 +240,8 @@ def test_a_hub_is_made_and_computes_what_it_says(cfg, made, sources):
             scores = F.linear(frozen.backbone(x)[-1], *hub.head(name))
         hits = scores.argmax(1) == torch.tensor(task.val_labels)
         assert record['metrics']['accuracy/top1'] == pytest.approx(100 * hits.double().mean().item())
+        card = (hub.folder / name / 'README.md').read_text()
+        assert '95 % interval' in card and record['base']['sha256'] in card and '| layer | rank | scaling |' in card
     detach_bank(frozen.backbone)
 
 

@@ -110,7 +110,7 @@ def test_the_folder_of_a_run(blocks, tmp_path, monkeypatch, capsys):
         model=dict(tokenizer=clip_tiny.SMALL['tokenizer'], init_cfg=init_cfg),
         test_dataloader=dict(dataset=dict(pipeline=published_steps(16)))))  # fmt: skip
     model.load_state_dict(plain.state_dict(), strict=False)
-    write_run(tmp_path / re.search("load\\('(.*?)'\\)", program)[1], cfg, model, {}, {})
+    write_run(tmp_path / re.search("load\\('(.*?)'\\)", program)[1], cfg, model, {})
     for name in ('a.jpg', 'b.jpg'):
         Image.new('RGB', (20, 30), 'green').save(tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from ...io.lora_names import look_up_library
 from ...models.clip import LoRACLIPClassifier
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
-from ..adapter_folder import result_row, why_no_adapter, write_run_adapter
+from ..adapter_folder import VALIDATION, result_row, why_no_adapter, write_run_adapter
 from ..clip_record import why_no_folder, write_run
 from .protocol_hook import ProtocolHook
 
@@ -22,7 +22,7 @@ class AdapterFolderHook(Hook):
     """Leave ``<work_dir>/adapter`` behind.
 
     That of a CLIP is taken by :func:`mmlora.clip.load`, ``tools/test.py`` and peft, any other by
-    :func:`mmlora.load_adapter`, and if it is LoRA by ``tools/test.py`` and peft.
+    :func:`mmlora.load_adapter` and ``tools/test.py``, and if it is LoRA by peft.
 
     It holds the weights of the last step, or their average where the run is validated by that. Where the model has no
     adapter that a folder could hold, the log says why there is none; where a CLIP has another vision tower than
@@ -71,16 +71,16 @@ class AdapterFolderHook(Hook):
         noted = next((hook for hook in runner.hooks if isinstance(hook, ProtocolHook)), None)
         protocol = noted and noted.describe(runner, dict(epoch=runner.epoch, iter=runner.iter))
         path = Path(runner.work_dir) / self.folder
+        images = ((protocol or {}).get('validation') or {}).get('images')
+        rows = [result_row(VALIDATION, name.removeprefix('val/'), float(value), images)
+                for name, value in scalars.items()]
         if not clip:
-            images = ((protocol or {}).get('validation') or {}).get('images')
-            rows = [result_row('validation', name.removeprefix('val/'), float(value), images)
-                    for name, value in scalars.items()]
             classes = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
             write_run_adapter(path, runner.cfg, averages[0] if averages else model, protocol, rows, classes,
                               self.library)
             runner.logger.info(f'The adapter is in {path}: mmlora.load_adapter(CONFIG, {str(path)!r}) takes it')
             return
-        write_run(path, runner.cfg, model, protocol, scalars, averages[0].state_dict() if averages else None)
+        write_run(path, runner.cfg, model, protocol, rows, averages[0].state_dict() if averages else None)
         foreign = why_not_elsewhere(model.vision_arguments, model.arch.patch_size)
         takers = 'tools/test.py take it' if foreign else 'tools/test.py and peft take it'
         link = ' and' if foreign else ','

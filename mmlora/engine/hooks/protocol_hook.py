@@ -12,7 +12,7 @@ from ..protocol import describe_data, describe_run, plain_data_config
 
 @register(HOOKS)
 class ProtocolHook(Hook):
-    """Put labels, progress and validation data of a run into ``meta['mmlora']['protocol']`` of its checkpoints.
+    """Put labels, progress and data of a run into ``meta['mmlora']['protocol']`` of its checkpoints.
 
     A run that starts from a checkpoint of another one (``load_from``) keeps the protocol of that, too. Warns where the
     test data choose the checkpoint. See :mod:`mmlora.engine.protocol`.
@@ -30,10 +30,11 @@ class ProtocolHook(Hook):
         self._started_from = (protocol or {}).get('started_from') if runner._resume else protocol
 
     def before_train(self, runner: Runner) -> None:
-        """Find out which data validate the run."""
+        """Find out which data train and validate the run."""
         stopping = [hook.monitor for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
         self._facts = dict(
             describe_run(runner.cfg),
+            training=_training_data(runner),
             validation=None,
             early_stopping=', '.join(stopping) or None,
             averaged=_averaged(runner),
@@ -68,6 +69,11 @@ class ProtocolHook(Hook):
             selected_by: The metric that chose the weights, or None.
         """
         return {**self._facts, **_progress(runner, reached), 'seed': runner.seed, 'selected_by': selected_by}
+
+
+def _training_data(runner: Runner) -> dict[str, Any]:
+    config = (runner.cfg.get('train_dataloader') or {}).get('dataset')
+    return describe_data(config, runner.train_dataloader.dataset, most=200_000)
 
 
 def _selects(runner: Runner) -> bool:
