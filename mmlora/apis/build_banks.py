@@ -16,6 +16,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..adapters.lora_spec import LoRASpec, lora_tensors
+from ..io.atomic import remove_leftovers
 from ..io.hub import member_name
 from ..io.lora_banks import INDEX, LoRABanks
 from ..models.backbones.ranks import pretrained_checkpoint
@@ -162,6 +163,7 @@ def build_banks(
     cfg, plan, bank = settle_banks(cfg, num_tasks, together)
     folder = Path(folder)
     with lock_folder(folder, LOCK):
+        remove_leftovers(folder)
         groups = banks_to_do(cfg, folder)
         if not groups:
             return BankReport(LoRABanks.open(folder), 0, 0.0)

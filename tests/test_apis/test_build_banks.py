@@ -25,14 +25,15 @@ from mmlora.io.published_banks import published_epochs, read_published_checkpoin
 from mmlora.models.backbones.skeleton import Skeleton
 
 module = importlib.import_module('mmlora.apis.build_banks')
+OPTIONS = dict(hub=dict(num_loras=3, batch_size=8, shared_a=True, head='prototype'),
+               bank=dict(start_epoch=2, max_keep=2))
 
 
 @pytest.fixture
 def cfg(world, root):  # noqa: F811
     init_default_scope('mmpretrain')
     cfg = make_cfg(world, root)
-    cfg.merge_from_dict(dict(hub=dict(num_loras=3, batch_size=8, shared_a=True, head='prototype'),
-                             bank=dict(start_epoch=2, max_keep=2)))
+    cfg.merge_from_dict(OPTIONS)
     return cfg
 
 

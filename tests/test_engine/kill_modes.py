@@ -14,11 +14,13 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import VisionTransformer
 
 from mmlora.apis import train
+from mmlora.apis.build_banks import build_banks
 from mmlora.apis.hub_teachers import HubTeachers
 from mmlora.apis.pretune_hub import pretune_hub
 
 # Configs and worlds are those of the tests of each part.
 sys.path += [str(tiny.ROOT / 'tests' / name) for name in ('test_engine', 'test_apis')]
+import test_build_banks  # noqa: E402
 import test_clip_method_runs  # noqa: E402
 import test_feature_cache  # noqa: E402
 import test_generate_lora  # noqa: E402
@@ -175,6 +177,20 @@ def _pretune(world: World, folder: Path) -> None:
     pretune_hub(cfg, folder, num_loras=3)
 
 
+def _banks(world: World, folder: Path) -> None:
+    init_default_scope('mmpretrain')
+    cfg = test_pretune_hub.make_cfg(world.hub, tiny.ROOT)
+    cfg.merge_from_dict(test_build_banks.OPTIONS)
+    build_banks(cfg, folder, num_tasks=3, together=1)
+
+
+def _kept_in_banks(world: World, folder: Path) -> Config:
+    cfg = tiny.tiny_config(world.images, folder, **BEST, dataset_name='toy')
+    cfg.model.backbone = dict(type='AdaptedBackbone', backbone=cfg.model.backbone, targets=['attn.qkv'], lora_ranks=2)
+    cfg.custom_hooks = [dict(type='LoRABankHook', folder=str(folder / 'banks'), task='run', max_keep=2)]
+    return cfg
+
+
 def _invert(world: World, folder: Path) -> None:
     test_invert_hub.make(world.teachers, folder, per_class=1, batch_size=2, save_every=1)
 
@@ -198,7 +214,9 @@ MODES = {
     'episodes, distillation, a worker': _training(
         'distillation', _distillation, between_epochs=('hook before_train_iter', 0.75)),
     'generator of LoRAs': _training('banks', _generator),
+    'LoRA, kept in banks': _training('images', _kept_in_banks),
     'hub pre-tuning': Mode('hub', _pretune, TOOL),
+    'banks of LoRAs': Mode('hub', _banks, TOOL),
     'inversion of a hub': Mode('teachers', _invert, TOOL),
 }
 
