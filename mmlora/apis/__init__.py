@@ -18,6 +18,7 @@ from .pool_sheet import contact_sheet
 from .pretune_hub import pretune_hub
 from .rank_curve import rank_curve
 from .rank_report import parse_budget, ranks_from_checkpoint, ranks_from_config
+from .reporting import write_report
 from .settle import settle_ranks
 from .test import prepare_test_cfg, test
 from .train import prepare_train_cfg, train
@@ -59,4 +60,5 @@ __all__ = [
     'test',
     'train',
     'truncate_checkpoint',
+    'write_report',
 ]

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from mmengine.fileio import get
 from mmengine.runner import Runner
 from PIL import Image
+from torch import Tensor
 
 from ..datasets.feature_dataset import locate
+from ..engine.adaptation import unwrap_model
 from ..evaluation import EpisodeAccuracy, ErrorPicture, KeepPredictions, Predictions
 
 FOLDER = 'details'
@@ -46,7 +48,8 @@ def write_details(folder: Path, runner: Runner, entry: Mapping[str, Any]) -> dic
     stem, found = _stem(entry), {}
     for metric in runner.test_evaluator.metrics:
         if isinstance(metric, KeepPredictions) and metric.kept is not None:
-            kept = with_pictures(metric.kept, runner.test_dataloader.dataset)
+            to_rgb = getattr(unwrap_model(runner.model).data_preprocessor, 'to_rgb', False)
+            kept = with_pictures(metric.kept, runner.test_dataloader.dataset, bool(to_rgb))
             found['predictions'] = _within(folder, kept.write(folder / FOLDER / f'{stem}.predictions.json'))
         elif isinstance(metric, EpisodeAccuracy) and metric.scores is not None:
             name = re.sub(r'[^\w.-]+', '-', metric.prefix or 'episode')
@@ -55,53 +58,60 @@ def write_details(folder: Path, runner: Runner, entry: Mapping[str, Any]) -> dic
     return found
 
 
-def with_pictures(kept: Predictions, dataset: Any, limit: int = PICTURES, side: int = SIDE) -> Predictions:
+def with_pictures(
+    kept: Predictions, dataset: Any, to_rgb: bool = False, limit: int = PICTURES, side: int = SIDE
+) -> Predictions:
     """Return predictions with pictures of the most confident errors.
 
     Args:
         kept: The predictions.
         dataset: The data set, in the order of the predictions.
+        to_rgb: Whether the model turns round the channels of prepared images.
         limit: Pictures at most.
         side: Their larger side, in pixels.
     """
     if len(dataset) != len(kept.labels):
         return kept  # A sampler of a user's own: which image a prediction is of is not known.
-    errors = [_picture(dataset, index, side) for index in kept.most_confident_errors(limit)]
+    errors = [_picture(dataset, index, to_rgb, side) for index in kept.most_confident_errors(limit)]
     return replace(kept, errors=tuple(errors))
 
 
-def _picture(dataset: Any, index: int, side: int) -> ErrorPicture:
+def _picture(dataset: Any, index: int, to_rgb: bool, side: int) -> ErrorPicture:
     try:
         part, place = locate(dataset, index)
-        info = part.get_data_info(place)
     except TypeError:  # A wrapper of a user's own.
         return ErrorPicture(index, None, None)
-    path = info.get('img_path')
-    image = _shrunk(info, side)
+    path = part.get_data_info(place).get('img_path')
+    image = _read(str(path), side) if path else _prepared(part, place, to_rgb)
     if image is None:
         return ErrorPicture(index, _relative(path, part), None)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     image.save(content, 'PNG', optimize=True)
     return ErrorPicture(index, _relative(path, part), base64.b64encode(content.getvalue()).decode())
 
 
-def _shrunk(info: Mapping[str, Any], side: int) -> Image.Image | None:
-    """Return a small RGB image, or None where it cannot be read."""
+def _read(path: str, side: int) -> Image.Image | None:
+    """Return the RGB image in a file, or None where it cannot be read in this way."""
     try:
-        if isinstance(info.get('img'), np.ndarray):
-            pixels = np.squeeze(info['img']).astype(np.uint8)
-            image = Image.fromarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)  # OpenMMLab's order is BGR.
-        elif info.get('img_path'):
-            image = Image.open(io.BytesIO(get(str(info['img_path']))))
-            image.draft('RGB', (side, side))
-        else:
-            return None
-        image = image.convert('RGB')
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        image = Image.open(io.BytesIO(get(path)))
+        image.draft('RGB', (side, side))
+        return image.convert('RGB')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
+
+
+def _prepared(dataset: Any, place: int, to_rgb: bool) -> Image.Image | None:
+    """Return an image of a data set without files as the model is shown it, in RGB."""
+    inputs = dataset[place].get('inputs')
+    if not isinstance(inputs, Tensor) or inputs.ndim != 3 or inputs.shape[0] not in (1, 3):
+        return None
+    pixels = inputs.float()
+    if inputs.dtype != torch.uint8:  # Normalised already, by whatever it was.
+        pixels = 255 * (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-6)
+    pixels = (pixels.flip(0) if to_rgb else pixels).expand(3, -1, -1).permute(1, 2, 0)  # (C, H, W) -> (H, W, 3)
+    return Image.fromarray(pixels.round().byte().contiguous().numpy())
 
 
 def _relative(path: Any, dataset: Any) -> str | None:

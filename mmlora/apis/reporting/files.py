@@ -1,0 +1,172 @@
+"""What the folder of a run holds, read without running anything of it.
+
+The config that a run has dumped is Python; :func:`read_settings` takes the literals of its assignments and never runs
+it.
+"""
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...io.checkpoint import load_checkpoint
+from ...plain_json import parse_json
+from ..records import RESULTS, read_records
+from ..resuming import POINTER
+
+SCALARS = '*/vis_data/scalars.json'
+_LEFT_OUT = {'time', 'data_time', 'memory', 'step', 'iter', 'epoch', 'eta', 'base_lr'}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Numbers that were logged during training, as points ``(iteration, value)``.
+
+    Attributes:
+        train: Each quantity of the steps.
+        val: Each metric of the validations.
+    """
+
+    train: Mapping[str, list[tuple[float, float]]]
+    val: Mapping[str, list[tuple[float, float]]]
+
+
+class Folder:
+    """The folder of a run, of which each part is read once.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """Results of tests; raises ValueError for a damaged file."""
+        path = self.path / RESULTS
+        return read_records(path) if path.is_file() else []
+
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The newest checkpoint, or the only file that looks like one."""
+        pointer = self.path / POINTER
+        if pointer.is_file():
+            # A folder that was moved keeps the name of the file alone.
+            named = self.path / Path(pointer.read_text(encoding='utf-8', errors='replace').strip()).name
+            if named.is_file():
+                return named
+        found = sorted(self.path.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+        return found[-1] if found else None
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """``meta`` of the checkpoint; raises ValueError where it cannot be read."""
+        if self.checkpoint is None:
+            return {}
+        meta = load_checkpoint(self.checkpoint, convert=False).get('meta')
+        return meta if isinstance(meta, dict) else {}
+
+    @cached_property
+    def config(self) -> Path | None:
+        """The config that the run has dumped."""
+        found = sorted(self.path.glob('*.py')) or sorted(self.path.glob('*/vis_data/config.py'))
+        return found[-1] if found else None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the dumped config says, as far as it is literals."""
+        return read_settings(self.config.read_text(encoding='utf-8', errors='replace')) if self.config else {}
+
+    @cached_property
+    def curves(self) -> Curves | None:
+        """What was logged; raises ValueError for a damaged file."""
+        files = sorted(self.path.glob(SCALARS))
+        return read_curves([file.read_text(encoding='utf-8') for file in files]) if files else None
+
+
+def read_curves(texts: list[str]) -> Curves:
+    """Read the numbers that mmengine's local backend has logged, a JSON object a line.
+
+    Args:
+        texts: A text for each start of the run, in order; where one begins, it replaces what came later before.
+
+    Raises:
+        ValueError: A line but the last is no JSON object: that of a killed run may be cut.
+    """
+    train: dict[str, list[tuple[float, float]]] = {}
+    val: dict[str, list[tuple[float, float]]] = {}
+    for number, text in enumerate(texts):
+        now, begin = 0.0, None
+        for row in _read_lines(text, number):
+            of_step = 'iter' in row
+            if of_step:
+                now = row['iter']
+                if begin is None:
+                    begin = now
+                    train, val = _before(train, begin), _before(val, begin)
+            # A validation may be logged by its epoch; it comes after the last step before it.
+            for name in row.keys() - _LEFT_OUT:
+                (train if of_step else val).setdefault(name, []).append((now, row[name]))
+    return Curves(*({name: curves[name] for name in sorted(curves) if curves[name]} for curves in (train, val)))
+
+
+def _before(curves: Mapping[str, list[tuple[float, float]]], begin: float) -> dict[str, list[tuple[float, float]]]:
+    return {name: [point for point in points if point[0] < begin] for name, points in curves.items()}
+
+
+def _read_lines(text: str, number: int) -> list[dict[str, float]]:
+    rows, lines = [], text.splitlines()
+    for place, line in enumerate(lines):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            if place == len(lines) - 1:
+                continue
+            raise ValueError(f'line {place + 1} of scalars.json of start {number + 1} is no JSON') from error
+        if not isinstance(row, dict):
+            raise ValueError(f'line {place + 1} of scalars.json of start {number + 1} holds no object')
+        numbers = {str(k): float(v) for k, v in row.items()
+                   if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)}
+        rows.append(numbers)
+    return rows
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Return the literals that a config assigns at its top: numbers, texts, lists and ``dict(...)`` of these.
+
+    Args:
+        text: A dumped config; nothing of it is run, and what is no literal is left out.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = _literal(node.value)
+            except (ValueError, RecursionError, TypeError):
+                continue
+    return found
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords if keyword.arg}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(one) for one in node.elts]
+    if isinstance(node, ast.Dict):
+        return {str(_literal(key)): _literal(value) for key, value in zip(node.keys, node.values, strict=True) if key}
+    return ast.literal_eval(node)
+
+
+def dig(settings: Any, path: str) -> Any:
+    """Return ``settings['a']['b']`` for ``'a.b'``, or None."""
+    for name in path.split('.'):
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings
