@@ -24,7 +24,7 @@ def grouped(adapters: Adapters) -> Groups:
             name.
     """
     groups: Groups = {}
-    for number, adapter in enumerate(_aligned(adapters)):
+    for number, adapter in enumerate(aligned(adapters)):
         for key, pair in adapter.items():
             where = f'{" ".join(filter(None, key))}: adapter {number}'
             if not (math.isfinite(pair.scaling) and pair.a.isfinite().all() and pair.b.isfinite().all()):
@@ -42,7 +42,7 @@ def grouped(adapters: Adapters) -> Groups:
     return groups
 
 
-def _aligned(adapters: Adapters) -> list[LoRAWeights]:
+def aligned(adapters: Adapters) -> list[LoRAWeights]:
     """Return the adapters with the slices of a layer joined where another adapter changes it as one weight."""
     whole = {site for adapter in adapters for site, part in adapter if not part}
     found: list[LoRAWeights] = []

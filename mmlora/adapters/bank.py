@@ -14,7 +14,6 @@ do to it alone, where the loss is the sum of the means of the tasks and no norm 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -22,11 +21,13 @@ from torch import Tensor
 
 from .adapted import AdaptedLayer
 from .bank_change import add_bank_change, bank_change
+from .bank_members import check_member
 from .lora import LoRALinear
 from .lora_weights import Pair, check_pair, ordinary_layer, pairs_of
 from .low_rank import LowRankLinear
 from .parted import WHOLE, ranks_of_parts
 from .route import NONE, Route
+from .scaling import shortest
 from .sites import computes
 from .sliced import SlicedLoRALinear
 
@@ -85,6 +86,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         self._ranks = ranks_of_parts(rank, slices, self.layout, in_features, out_features)
         self.part_rows = out_features // len(self.layout)
         self.route: Route | None = None
+        self._first = Route(0, 1)
         self._prepare(lora_dtype)
         like = dict(device=self.weight.device, dtype=self.lora_dtype)
         for part, r in self._ranks.items():
@@ -125,7 +127,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         members = [pairs_of(layer, f'adapter {number}') for number, layer in enumerate(layers)]
         first = layers[0]
         for number, layer in enumerate(layers):
-            _check_member(first, layer, number)
+            check_member(first, layer, number)
         plain = nn.Linear(first.in_features, first.out_features, first.bias is not None, device='meta')
         plain.weight, plain.bias = first.weight, first.bias
         parts = [part for part in getattr(first, 'layout', WHOLE) if any(part in pairs for pairs in members)]
@@ -155,6 +157,11 @@ class LoRABank(AdaptedLayer, nn.Linear):
     def ranks(self) -> dict[str, int]:
         """The largest rank of each adapted slice; the key is '' where there are no slices."""
         return dict(self._ranks)
+
+    @property
+    def factor_dtype(self) -> torch.dtype:
+        """Type of the learned tensors at present; ``to()`` may have changed it."""
+        return self.tensors(next(iter(self._ranks)))[0].dtype
 
     def __len__(self) -> int:
         """Return K."""
@@ -283,7 +290,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         if route.single == NONE:
             return None
         rows = route.rows_used(repeats)
-        chosen = (x if rows is None else x[rows]).to(self.lora_dtype)
+        chosen = (x if rows is None else x[rows]).to(self.factor_dtype)
         change = bank_change(chosen, self._grouped(route), self.layout)
         if rows is None:
             return change
@@ -291,8 +298,11 @@ class LoRABank(AdaptedLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the frozen layer and the change of each sample, ``(B, ..., in_features) -> (B, ..., out_features)``."""
+        if torch.compiler.is_compiling():
+            y = F.linear(x, self.weight, self.bias)
+            return y + self._traced_change(x).to(y.dtype)
         route, _ = self._route_for(x)
-        if route.used is None and route.single != NONE and x.dtype == self.weight.dtype == self.lora_dtype:
+        if route.used is None and route.single != NONE and x.dtype == self.weight.dtype == self.factor_dtype:
             factors = self._grouped(route)
             grouped = x.reshape(len(next(iter(factors.values()))[0]), -1, x.shape[-1])  # a view of y would cost a copy
             y = add_bank_change(F.linear(grouped, self.weight, self.bias), grouped, factors, self.layout)
@@ -316,7 +326,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         """Return A, B and scaling of each group by slice."""
         found = {}
         for part in self._ranks:
-            scaling = getattr(self, self._name('scaling', part)).to(self.lora_dtype)
+            scaling = getattr(self, self._name('scaling', part)).to(self.factor_dtype)
             tensors = (*self.tensors(part), scaling)
             if route.single is not None:
                 tensors = tuple(t[route.single : route.single + 1] for t in tensors)
@@ -324,6 +334,21 @@ class LoRABank(AdaptedLayer, nn.Linear):
                 tensors = tuple(t.index_select(0, route.groups) for t in tensors)
             found[part] = tensors
         return found
+
+    def _traced_change(self, x: Tensor) -> Tensor:
+        """Return the change by operations that are the same for all routes of one length.
+
+        What they do depends on values of tensors alone, so that another choice of adapters compiles nothing anew.
+        """
+        route = self._present_route()
+        repeats = route.repeats(x.shape[0], self.windows, f'a {self.in_features} -> {self.out_features} layer')
+        index = route.index.to(x.device).repeat_interleave(repeats)
+        factors = {}
+        for part in self._ranks:
+            tensors = (*self.tensors(part), getattr(self, self._name('scaling', part)).to(self.factor_dtype))
+            a, b, scaling = (t.index_select(0, index.clamp(min=0)) for t in tensors)
+            factors[part] = a, b, scaling * (index != NONE)
+        return bank_change(x.to(self.factor_dtype), factors, self.layout)
 
     def _route_for(self, x: Tensor) -> tuple[Route, int]:
         """Return the route, on the device of an input, and how many rows of the input belong to one sample."""
@@ -336,7 +361,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         if self.num_adapters > 1:
             raise RuntimeError(f'which of the {self.num_adapters} adapters shall be used? Call the model within '
                                '"with route(model, indices):"; a backward pass that computes anew (with_cp) too')
-        return Route(0, 1)
+        return self._first
 
     def _pairs_from(self, k: int, state: Any, scaling: float | None) -> dict[str, Pair]:
         if isinstance(state, nn.Module):
@@ -357,7 +382,8 @@ class LoRABank(AdaptedLayer, nn.Linear):
     def _scaling(self, k: int, part: str) -> float:
         """Return the scaling of an adapter: as it was given, unless another one has been loaded since."""
         stored, given = getattr(self, self._name('scaling', part))[k], self._given_scalings[part][k]
-        return given if stored == torch.tensor(given, dtype=stored.dtype) else _shortest(stored)
+        own = [stored.new_tensor(given).item(), torch.tensor(given, dtype=torch.float32).item()]  # The latter widened.
+        return given if stored.item() in own else shortest(stored)
 
     def _check_number(self, k: int) -> None:
         if not 0 <= k < self.num_adapters:
@@ -370,24 +396,3 @@ class LoRABank(AdaptedLayer, nn.Linear):
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""
         return f'{super().extra_repr()}, num_adapters={self.num_adapters}, ranks={self._ranks}'
-
-
-def _check_member(first: LowRankLinear, layer: LowRankLinear, number: int) -> None:
-    if layer.merged:
-        raise ValueError(f'adapter {number} is merged: call unmerge() first')
-    if getattr(layer.lora_dropout, 'p', 0) and layer.training:
-        raise ValueError(f'adapter {number} has a dropout of {layer.lora_dropout.p}, which a bank has not: call eval() '
-                         'where the bank is not to be trained, or build it without')
-    if getattr(layer, 'layout', WHOLE) != getattr(first, 'layout', WHOLE):
-        raise ValueError(f'adapter {number} has the slices {getattr(layer, "layout", WHOLE)}, adapter 0 '
-                         f'{getattr(first, "layout", WHOLE)}')
-    for name in ('weight', 'bias'):
-        own, other = getattr(first, name), getattr(layer, name)
-        if own is not other and (own is None or other is None or not torch.equal(own, other)):
-            raise ValueError(f'adapter {number} stands on another {name} than adapter 0: a bank has one frozen layer')
-
-
-def _shortest(value: Tensor) -> float:
-    """Return the number with the fewest digits that a float of this type stands for: 0.1, not 0.10000000149."""
-    exact = np.float64 if value.dtype == torch.float64 else np.float32
-    return float(str(exact(value.item())))

@@ -19,7 +19,7 @@ class HeadBank(nn.Module):
         heads: Weight ``(n, D)`` and bias ``(n)`` of each adapter, or None where it uses that of the model.
 
     Attributes:
-        use: The number of the head of all samples or of each sample, -1 for that of the model.
+        sizes: Classes of each head; the last one is that of the model.
 
     Raises:
         ValueError: The width of a head is another.
@@ -27,7 +27,7 @@ class HeadBank(nn.Module):
 
     def __init__(self, own: nn.Linear, heads: Sequence[tuple[Tensor, Tensor] | None]) -> None:
         super().__init__()
-        self.own, self.use, self.in_features = own, -1, own.in_features
+        self.own, self.in_features = own, own.in_features
         bias = own.weight.new_zeros(own.out_features) if own.bias is None else own.bias
         rows = [(own.weight, bias) if head is None else head for head in [*heads, None]]  # -1 is the last row.
         self.sizes = [len(weight) for weight, _ in rows]
@@ -39,11 +39,26 @@ class HeadBank(nn.Module):
             padded = [F.pad(row[column].detach().to(own.weight), (0, 0, 0, m) if column == 0 else (0, m), value=fill)
                       for row, m in zip(rows, more, strict=True)]
             self.register_buffer(name, torch.stack(padded), persistent=False)
+        self.use = -1
+
+    @property
+    def use(self) -> int | list[int]:
+        """The number of the head of all samples, or of each sample; -1 for that of the model."""
+        return self._use
+
+    @use.setter
+    def use(self, numbers: int | list[int]) -> None:
+        self._use = numbers
+        self._each = not isinstance(numbers, int)
+        given = torch.tensor(numbers if self._each else [numbers])
+        # A compiled model looks at these alone: another head of as many classes compiles nothing anew.
+        self._index = given.where(given >= 0, given + len(self.sizes))
+        self._classes = max(self.sizes) if self._each else self.sizes[numbers]
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the heads, ``(B, D) -> (B, n)``."""
-        if isinstance(self.use, int):
-            n = self.sizes[self.use]
-            return F.linear(x, self.weight[self.use, :n], self.bias[self.use, :n])
-        index = torch.as_tensor(self.use, device=x.device)
-        return torch.baddbmm(self.bias[index].unsqueeze(1), x.unsqueeze(1), self.weight[index].mT).squeeze(1)
+        index, n = self._index.to(x.device), self._classes
+        weight, bias = self.weight.index_select(0, index)[:, :n], self.bias.index_select(0, index)[:, :n]
+        if not self._each:
+            return F.linear(x, weight[0], bias[0])
+        return torch.baddbmm(bias.unsqueeze(1), x.unsqueeze(1), weight.mT).squeeze(1)

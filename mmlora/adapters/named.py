@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch.nn as nn
 
+from .arithmetic_pairs import aligned
 from .banked import append_adapter, attach_bank, detach_bank, find_banks, put_adapter, take_adapter
 from .lora_weights import LoRAWeights, Pair
 from .route import NONE, Route
@@ -48,7 +49,8 @@ def add_adapter(
 
     An adapter of the same name is replaced in the tensors that are there, if its layers and ranks have room in them,
     so that a compiled model goes on as it is. One of another name makes them longer. Else the bank is made anew, and
-    nothing changes where that fails.
+    nothing changes where that fails. Where some adapters change a fused projection as one weight and others by slices,
+    the slices are joined, which is exact: the factors of these are of the whole weight from then on.
 
     Args:
         model: Plain, or with adapters that this function gave it.
@@ -71,9 +73,9 @@ def add_adapter(
             pass  # There is no room for it in this bank: a larger one is made below, or the error comes from there.
         else:
             return
-    adapters = {own: take_adapter(model, k) for k, own in enumerate(known.names)}
+    adapters = {**{own: take_adapter(model, k) for k, own in enumerate(known.names)}, name: weights}
     use = known.use if known.names else name
-    _rebuild(model, {**adapters, name: weights}, use, room or known.room)
+    _rebuild(model, dict(zip(adapters, aligned(list(adapters.values())), strict=True)), use, room or known.room)
 
 
 def remove_adapter(model: nn.Module, name: str) -> None:

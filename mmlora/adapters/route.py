@@ -24,6 +24,7 @@ class Route:
     Attributes:
         batch: B, or None where one number serves any batch.
         single: The adapter that all samples use (-1 for none), or None.
+        index: ``(B,)`` numbers as given, or ``(1,)``; what a compiled model looks at besides the batch.
         groups: ``(G,)`` adapter of each group of ``size`` samples that use one.
         size: Samples of a group.
         used: Positions of the samples that use an adapter, or None where all do.
@@ -35,16 +36,17 @@ class Route:
 
     def __init__(self, indices: int | Sequence[int] | Tensor, num_adapters: int) -> None:
         tensor = torch.as_tensor(indices)
-        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise TypeError(f'a route holds whole numbers of adapters, got {tensor.dtype}')
         if tensor.ndim > 1 or not tensor.numel():
             raise ValueError(f'a route is one number or (B,) numbers, got the shape {tuple(tensor.shape)}')
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise TypeError(f'a route holds whole numbers of adapters, got {tensor.dtype}')
         numbers = tensor.reshape(-1).tolist()
         wrong = sorted({k for k in numbers if not NONE <= k < num_adapters})
         if wrong:
             raise ValueError(f'a bank of {num_adapters} adapters has the numbers 0..{num_adapters - 1}, and {NONE} for '
                              f'none; the route names {wrong[:5]}')
         self.batch = len(numbers) if tensor.ndim else None
+        self.index = torch.tensor(numbers, dtype=torch.long)
         self.single = numbers[0] if len(set(numbers)) == 1 else None
         used = [place for place, k in enumerate(numbers) if k != NONE]
         chosen = [numbers[place] for place in used]

@@ -7,6 +7,10 @@ arXiv 2312.03732), ``constant`` takes alpha itself and so does not confound the 
 import math
 from collections.abc import Callable
 
+import numpy as np
+import torch
+from torch import Tensor
+
 SCALINGS: dict[str, Callable[[float, int], float]] = {
     'alpha/r': lambda alpha, rank: alpha / rank,
     'alpha/sqrt(r)': lambda alpha, rank: alpha / math.sqrt(rank),
@@ -34,3 +38,9 @@ def resolve_scaling(scaling: str | float, alpha: float, rank: int) -> float:
     if not math.isfinite(value):
         raise ValueError(f'scaling must be finite, but scaling={scaling!r} with alpha={alpha!r} gives {value}')
     return value
+
+
+def shortest(value: Tensor) -> float:
+    """Return the number with the fewest digits that a float of this type stands for: 0.1, not 0.10000000149."""
+    exact = np.float64 if value.dtype == torch.float64 else np.float32
+    return float(str(exact(value.item())))

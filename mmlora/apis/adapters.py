@@ -255,7 +255,7 @@ def set_adapter(model: nn.Module, name: Use) -> None:
 
 @contextmanager
 def disable_adapter(model: nn.Module) -> Iterator[None]:
-    """Use the plain model within a ``with`` block.
+    """Use the plain model within a ``with`` block, and then what was in use before, if it was not deleted meanwhile.
 
     Raises:
         ValueError: The model has an adapter that cannot be switched off.
@@ -265,7 +265,9 @@ def disable_adapter(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        set_adapter(model, use)
+        known = {None, *named_adapters(find_backbone(model)).names}
+        used = {use} if use is None or isinstance(use, str) else set(use)
+        set_adapter(model, use if used <= known else None)
 
 
 def delete_adapter(model: nn.Module, name: str) -> None:
