@@ -18,6 +18,8 @@ from mmengine.registry import MODEL_WRAPPERS
 
 from mmlora.apis import prepare_train_cfg
 from mmlora.apis.distributed import start_processes
+from mmlora.apis.hold_run import LOCK
+from mmlora.apis.sweep_lock import lock_folder
 
 LORA = ['model.backbone.type=VitSR_LoRA', 'model.backbone.lora_ranks=2']
 PROBED = tiny.CONFIG.with_name('tiny_vit_probed.py')
@@ -98,6 +100,13 @@ def test_two_processes_resume_in_the_middle_of_an_epoch(tmp_path, images, traine
     shutil.copy(trained / 'iter_4.pth', tmp_path)
     train_in_copies(tmp_path, trained / PROBED.name, '--work-dir', tmp_path, '--resume', tmp_path / 'iter_4.pth')
     assert not tiny.differing_runs(trained / 'iter_9.pth', tmp_path / 'iter_9.pth')
+
+
+def test_two_processes_are_refused_as_one_where_another_run_is(tmp_path, images, capfd):
+    with lock_folder(tmp_path / 'run', LOCK), pytest.raises(AssertionError):
+        train_in_copies(tmp_path, PROBED, '--work-dir', tmp_path / 'run', *words(images))
+    assert capfd.readouterr().err.count(f'RuntimeError: {tmp_path}/run is in use by process {os.getpid()} on') == 2
+    assert {path.name for path in (tmp_path / 'run').iterdir()} == {LOCK}
 
 
 @pytest.mark.slow

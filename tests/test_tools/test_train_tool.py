@@ -84,6 +84,21 @@ def test_resuming_a_finished_run_does_nothing_more(images, trained):
     assert (folder / 'epoch_2.pth').read_bytes() == before
 
 
+def test_a_damaged_checkpoint_is_passed_over_only_when_asked(tmp_path, images):
+    words = [tiny.CONFIG, '--work-dir', tmp_path, *options(images, 'default_hooks.checkpoint.max_keep_ckpts=2')]
+    tiny.call_tool('train', *words)
+    newest, whole = tmp_path / 'epoch_3.pth', tmp_path / 'whole'
+    content = bytearray(newest.read_bytes())
+    newest.rename(whole)
+    content[len(content) // 3] ^= 16
+    newest.write_bytes(content)
+    said = 'epoch_3.pth is damaged: (?s:.*)--resume previous.*epoch_2.pth, of iteration 10'
+    with pytest.raises(ValueError, match=said):
+        tiny.call_tool('train', *words, '--resume')
+    tiny.call_tool('train', *words, '--resume', 'previous')
+    assert not tiny.differing_runs(whole, newest)
+
+
 @pytest.mark.parametrize('words', [
     ('train', 'nothing.py'),
     ('train', tiny.CONFIG, '--resume', 'nothing.pth'),
