@@ -19,13 +19,14 @@ _LONGEST = 100  # Bytes of the longest name of a file that a run writes below it
 
 
 @contextmanager
-def hold_run(folder: str | os.PathLike) -> Iterator[None]:
+def hold_run(folder: str | os.PathLike, checkpoints: str | os.PathLike | None = None) -> Iterator[None]:
     """Keep the folder of a run for the processes of this run, and explain a full disk.
 
     The main process does it for all of them; where it cannot, all raise the same.
 
     Args:
         folder: The work directory; made where it is missing.
+        checkpoints: Where checkpoints go, if not there; remote storage is not looked at.
 
     Raises:
         RuntimeError: Another run is at it.
@@ -38,6 +39,8 @@ def hold_run(folder: str | os.PathLike) -> Iterator[None]:
         if is_main_process():
             try:
                 check_writable(folder)
+                if checkpoints and '://' not in str(checkpoints):
+                    check_writable(checkpoints)
                 stack.enter_context(lock_folder(folder, LOCK, needed=False))
             except (OSError, RuntimeError, ValueError) as error:
                 fault[0] = error

@@ -86,7 +86,7 @@ def train(
         launcher=launcher,
     )
     start_processes(cfg)
-    with hold_run(cfg.work_dir):
+    with hold_run(cfg.work_dir, checkpoints=(cfg.default_hooks.get('checkpoint') or {}).get('out_dir')):
         return _train(cfg, resume)
 
 

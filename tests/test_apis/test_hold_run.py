@@ -132,11 +132,16 @@ def test_a_folder_without_the_right_to_write(tmp_path):
             pass
 
 
-def test_a_folder_below_a_file_and_a_file_in_its_place(tmp_path):
+def test_a_folder_below_a_file_and_a_file_in_its_place(tmp_path, images):  # noqa: F811
     (tmp_path / 'file').touch()
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'run'):
         with pytest.raises(ValueError, match='something else than a folder'):
             check_writable(folder)
+    cfg = tiny.tiny_config(images, tmp_path / 'run', default_hooks__checkpoint__out_dir=str(tmp_path / 'file'))
+    with pytest.raises(ValueError, match='file is, or lies below, something else than a folder'):
+        train(cfg)
+    with hold_run(tmp_path / 'run', checkpoints='s3://bucket/runs'):
+        pass
 
 
 NAMES = {
