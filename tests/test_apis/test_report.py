@@ -162,6 +162,16 @@ def test_what_cannot_be_shown(tmp_path):
         assert wanted in text
 
 
+@pytest.mark.parametrize('name, texts', [
+    ('hub_vit-micro_glyphs-5way', ['Members of the hub', '24', 'LoRAs', 'LATIN SMALL LETTER']),
+    ('banks_vit-micro_glyphs', ['Banks of LoRAs', 'Checkpoints', 'accuracy/top1']),
+])
+def test_hubs_and_banks_are_listed(tmp_path, name, texts):
+    page = Page(write_report(tiny.ROOT / 'mmlora' / 'assets' / name, tmp_path / 'page.html'))
+    assert page.sections == ['members', 'missing'] and not any(text not in page.text for text in texts)
+    assert page.source.count('<svg') == 1
+
+
 def test_many_classes_are_shown_by_what_is_confused(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(60), 3)

@@ -57,22 +57,31 @@ def _pool(pool: Pool) -> Markup:
     head = Markup('<h3>{}</h3><p>{} of {} images, made without data from the LoRAs of a hub; {} of all are taken for '
                   'their class by the LoRA that they were made from.</p>').format(
         pool.folder.name, len(cards), len(pool.images), hits)
-    return head + gallery(cards)
+    about, settings = pool.about, pool.about.get('settings') or {}
+    return head + facts([
+        (name, value) for name, value in (
+            ('LoRAs', len(about.get('loras') or [])), ('Seed', about.get('seed')),
+            ('Iterations', settings.get('iterations')), ('Kept', settings.get('keep')),
+            ('Pruned in layers', ', '.join(map(str, settings.get('prune_layers') or ()))),
+            ('Hash of the frozen weights', about.get('base'))) if value not in (None, '')
+    ]) + gallery(cards)  # yapf: disable
 
 
 def members(folder: Folder) -> Section | Missing:
     """Return the members of a hub or of banks in this folder."""
-    if any(folder.path.glob('banks.json')) or _is_banks(folder.path):
+    if _is_banks(folder.path):
         banks = LoRABanks.open(folder.path)
         rows = [[task.name, len(task.checkpoints), _percent(task.checkpoints[0].metric if task.checkpoints else None),
                  ', '.join(task.classes)] for task in banks.tasks]
-        return _listed('Banks of LoRAs', rows, ['Task', 'Checkpoints', banks.metric, 'Classes'])
+        head = ['Task', 'Checkpoints', banks.metric, 'Classes']
+        return _listed('Banks of LoRAs', rows, head, str(banks.full_spec.base_sha256))
     records = member_records(folder.path)
     if not records:
         return Missing('Members of a hub', 'no LoRAs in this folder: tools/pretune_hub.py trains them')
     rows = [[name, record.get('rank', ''), _percent((record.get('metrics') or {}).get(METRIC)),
              ', '.join(map(str, record.get('classes') or []))] for name, record in records.items()]
-    return _listed('Members of the hub', rows, ['LoRA', 'Rank', METRIC, 'Classes'])
+    bases = {str((record.get('base') or {}).get('sha256')) for record in records.values()}
+    return _listed('Members of the hub', rows, ['LoRA', 'Rank', METRIC, 'Classes'], ', '.join(sorted(bases)))
 
 
 def _is_banks(folder: Path) -> bool:
@@ -83,9 +92,10 @@ def _is_banks(folder: Path) -> bool:
         return 'mmlora LoRA banks' in file.read(200)
 
 
-def _listed(title: str, rows: Sequence[Sequence[object]], head: Sequence[str]) -> Section:
+def _listed(title: str, rows: Sequence[Sequence[object]], head: Sequence[str], base: str) -> Section:
     numbers = [float(str(row[2]).removesuffix(' %')) for row in rows if row[2]]
-    body = facts([('LoRAs', len(rows)), ('Mean', f'{np.mean(numbers):.2f}' if numbers else '–')])
+    body = facts([('Number', len(rows)), (f'Mean of {head[2]}', f'{np.mean(numbers):.2f}' if numbers else '–'),
+                  ('Hash of the frozen weights', base)])
     if len(numbers) > 1:
         half = 1.96 * float(np.std(numbers, ddof=1)) / len(numbers)**0.5
         body += histogram(f'{head[2]} of each', numbers, float(np.mean(numbers)), half, head[2], 'LoRAs')
