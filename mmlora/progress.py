@@ -8,43 +8,22 @@ Nothing here draws random numbers, starts threads in a process that will fork (u
 kept in a checkpoint.
 """
 
-import atexit
-import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
-from rich.control import Control
-from rich.segment import ControlType
 from rich.text import Text
 
+from .terminal import Screen, is_live
+
 Item = TypeVar('Item')
-SWITCH = 'MMLORA_PROGRESS'
 INTERVAL = 0.2  # Seconds between two drawings, at least.
 _BAR, _ROOM_FOR_BAR = 16, 90  # Columns of the bar, and of a terminal that shows one.
-_CLEAR = Control((ControlType.CARRIAGE_RETURN, ), (ControlType.ERASE_IN_LINE, 2))
-
-
-def is_live(stream: TextIO | None = None) -> bool:
-    """Say whether a live line may be drawn.
-
-    It is on a terminal that can move its cursor, by the first process of a job, and not where ``CI`` or
-    ``MMLORA_PROGRESS=0`` is set.
-
-    Args:
-        stream: Where it would be drawn, ``sys.stderr`` by default.
-    """
-    stream = sys.stderr if stream is None else stream
-    if os.environ.get(SWITCH) == '0' or os.environ.get('CI') or os.environ.get('TERM', '') in ('dumb', 'unknown'):
-        return False
-    return os.environ.get('RANK', '0') == '0' and stream is not None and stream.isatty()
 
 
 class ProgressLine:
@@ -159,122 +138,6 @@ def _tick(ended: threading.Event) -> None:
         _SCREEN.draw()
 
 
-class _Above:
-    """A stream whose text goes above the live line. It outlives the line, as loggers keep it: then it is the stream."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.rest = stream, ''
-
-    def write(self, text: str) -> int:
-        if not _SCREEN.is_shown():
-            return self.stream.write(text)
-        with _SCREEN.lock:
-            # A line that is not complete would be overwritten by the live one.
-            lines, newline, self.rest = (self.rest + text).rpartition('\n')
-            if newline:
-                _SCREEN.write(self.stream, lines + newline)
-        return len(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-class _Screen:
-    """The terminal of this process, of which there is one."""
-
-    def __init__(self) -> None:
-        self.lines: list[ProgressLine] = []
-        self.lock = threading.RLock()
-        self.terminal: TextIO | None = None
-        self._pid = 0
-        self._handlers: list[tuple[logging.StreamHandler, _Above]] = []
-
-    def is_shown(self) -> bool:
-        # A forked data worker inherits the lines and does not draw them.
-        return bool(self.lines) and os.getpid() == self._pid
-
-    def add(self, line: ProgressLine) -> None:
-        with self.lock:
-            if not self.is_shown():
-                self._begin()
-            self.lines.append(line)
-            self.draw()
-
-    def remove(self, line: ProgressLine) -> None:
-        with self.lock:
-            if line not in self.lines:
-                return
-            shown = self.is_shown()
-            self.lines.remove(line)
-            if not shown:
-                return
-            if self.lines:
-                self.draw()
-            else:
-                self._end()
-
-    def _begin(self) -> None:
-        self.lines, self._pid, self.terminal = [], os.getpid(), sys.stderr
-        self._console = Console(file=self.terminal)
-        self._streams = {name: _Above(getattr(sys, name)) for name in ('stdout', 'stderr') if self._is_tty(name)}
-        for name, above in self._streams.items():
-            setattr(sys, name, above)
-        originals = {id(above.stream): above for above in self._streams.values()}
-        # Loggers keep the stream that they were made with. Those of mmengine are in no list of logging but this one.
-        for reference in list(logging._handlerList):
-            handler = reference()
-            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in originals:
-                above = originals[id(handler.stream)]
-                handler.setStream(above)
-                self._handlers.append((handler, above))
-        self._console.show_cursor(False)
-        atexit.register(self._end)
-
-    def _end(self) -> None:
-        with self.lock:
-            self.lines = []
-            if os.getpid() != self._pid or self.terminal is None:
-                return
-            atexit.unregister(self._end)
-            self._console.control(_CLEAR)
-            self._console.show_cursor(True)
-            self.terminal.flush()
-            for name, above in self._streams.items():
-                if getattr(sys, name) is above:
-                    setattr(sys, name, above.stream)
-                above.stream.write(above.rest)
-                above.rest = ''
-            for handler, above in self._handlers:
-                if handler.stream is above:
-                    handler.setStream(above.stream)
-            self._handlers, self.terminal = [], None
-
-    def _is_tty(self, name: str) -> bool:
-        stream = getattr(sys, name)
-        return stream is not None and stream.isatty()
-
-    def write(self, stream: TextIO, text: str) -> None:
-        self._console.control(_CLEAR)
-        self.terminal.flush()
-        stream.write(text)
-        stream.flush()
-        self.draw()
-
-    def draw(self) -> None:
-        with self.lock:
-            if self.is_shown():
-                self._console.control(_CLEAR)
-                ascii_only = self._console.options.ascii_only
-                self._console.print(_render(self.lines, self._console.width, ascii_only), end='', highlight=False)
-                self.terminal.flush()
-
-
-_SCREEN = _Screen()
-
-
 def _render(lines: list[ProgressLine], width: int, ascii_only: bool = False) -> Text:
     """Return the line: where, a bar, what, time left, memory; what does not fit is cut at the end."""
     line, dot, within, full = lines[-1], *(('|', '>', '=') if ascii_only else ('·', '›', '━'))
@@ -320,3 +183,6 @@ def memory() -> str:
 
 def _size(count: int) -> str:
     return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.0f} MB'
+
+
+_SCREEN = Screen(_render)

@@ -10,7 +10,7 @@ import pytest
 
 FLOORS = {
     '_compat': 0, '_requirements': 0, 'assets': 0, 'episodes': 0, 'fused': 0, 'plain_json': 0, 'progress': 0,
-    'randomness': 0, 'registry': 0, 'version': 0,
+    'randomness': 0, 'registry': 0, 'terminal': 0, 'version': 0,
     'adapters': 1, 'ranks': 1,
     'io': 2,
     'models': 3, 'datasets': 3, 'evaluation': 3,

@@ -17,7 +17,7 @@ _WINDOW = 10  # Iterations whose losses are averaged.
 class ProgressHook(Hook):
     """A live line with epoch, step, loss, learning rate, the newest accuracy, time left and memory.
 
-    It is drawn on a terminal alone (:func:`mmlora.progress.is_live`), and reads what other hooks have noted: nothing of
+    It is drawn on a terminal alone (:func:`mmlora.terminal.is_live`), and reads what other hooks have noted: nothing of
     a run depends on it. Training and testing by ``tools`` add it, unless the config says ``progress = False``.
     """
 
