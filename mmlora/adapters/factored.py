@@ -81,7 +81,7 @@ class FactoredLinear(PartedLinear):
         """Return the change as a product for each part."""
         pairs = self.product_factors().items()
         rows = {part: self.rows(part) for part, _ in pairs}
-        return [Product(rows[n].start, rows[n].stop, a, b * self._scalings[n]) for n, (a, b) in pairs]
+        return [Product(rows[n].start, rows[n].stop, a, b, self._scalings[n]) for n, (a, b) in pairs]
 
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""

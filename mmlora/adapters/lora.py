@@ -142,7 +142,7 @@ class LoRALinear(SubRankLinear):
         """Return the change as one product that is added to the whole output."""
         factors, scalings = self.active()
         a, b = factors['']
-        return [Product(0, self.out_features, a, b * scalings[''])]
+        return [Product(0, self.out_features, a, b, scalings[''])]
 
     def change(self, x: Tensor) -> Tensor:
         """Return what the change adds to the output, ``(..., in_features) -> (..., out_features)``."""
@@ -154,7 +154,7 @@ class LoRALinear(SubRankLinear):
         """Return the output ``y`` of the frozen layer with the change added, ``(..., out_features)``."""
         (product,) = self.products()
         low = F.linear(self.lora_dropout(x).to(product.a.dtype), product.a)
-        return add_product(y, low, product.b, 1.0)
+        return add_product(y, low, product.b * product.scaling, 1.0)
 
     def extra_repr(self) -> str:
         """Return the arguments that a reader of ``print(model)`` looks for."""

@@ -27,7 +27,8 @@ from .input_dropout import InputDropout, draw_bits, draws_bits, kept_elements, k
 BLOCK = 256
 """Rows that are dropped at a time, a multiple of 8: as many as stay in a core's cache. Found by measurement."""
 
-Rows = tuple[tuple[int, int], ...]
+Places = tuple[tuple[int, int, float], ...]
+"""For each part its first row in W, the row behind its last one, and its scaling."""
 
 
 class Product(NamedTuple):
@@ -37,13 +38,15 @@ class Product(NamedTuple):
         first: The first of these columns, a row of W.
         stop: The one behind the last.
         a: A, ``(r, in)``.
-        b: B with its scaling, ``(stop - first, r)``.
+        b: B, ``(stop - first, r)``.
+        scaling: Of the product.
     """
 
     first: int
     stop: int
     a: Tensor
     b: Tensor
+    scaling: float
 
 
 def low_rank_sum(
@@ -79,12 +82,17 @@ def low_rank_sum(
     count = (len(products) if separate else 1) if level else 0
     masks = [draw_bits(x.numel(), level) for _ in range(count)]
     factor = kept_scale(level)
-    a = torch.cat([own.a for own in products]) if len(products) > 1 else products[0].a
-    b = [(own.b * factor if level else own.b).to(dtype) for own in products]
-    rows = tuple((own.first, own.stop) for own in products)
+    places, a, b = [], [], []
+    for own in products:
+        scaling = own.scaling * factor
+        if own.b.dtype != dtype:  # The scaling comes before the rounding.
+            own, scaling = own._replace(b=own.b * scaling), 1.0
+        places.append((own.first, own.stop, scaling))
+        a.append(own.a.to(dtype))
+        b.append(own.b.to(dtype))
     bias = None if bias is None else bias.to(dtype)
     flat = x.reshape(-1, x.shape[-1]).to(dtype)
-    y, _ = _LowRankSum.apply(flat, weight.to(dtype), bias, rows, a.to(dtype), *b, *masks)
+    y, _ = _LowRankSum.apply(flat, weight.to(dtype), bias, tuple(places), *a, *b, *masks)
     return y.view(*x.shape[:-1], len(weight))
 
 
@@ -115,10 +123,31 @@ def kept_in(part: slice, masks: Sequence[Tensor], stacked: Tensor) -> list[Tenso
     return [kept_elements(mask, part.start * width, shape, stacked.dtype) for mask in masks]
 
 
-def ranks_and_sizes(b: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[list[int], list[int]]:
-    """Return the ranks of the parts, and how many rows of the stacked A share a mask."""
-    ranks = [part.shape[1] for part in b]
-    return ranks, ranks if len(masks) > 1 else [sum(ranks)]
+class Parts(NamedTuple):
+    """The factors of all parts in the forms that products take.
+
+    Attributes:
+        stacked: A of all parts, ``(sum of r, in)``.
+        b: B of each part with its scaling.
+        masks: One for all parts, one for each, or none.
+        ranks: Of the parts.
+        sizes: Number of rows of the stacked A that share a mask.
+    """
+
+    stacked: Tensor
+    b: list[Tensor]
+    masks: Sequence[Tensor]
+    ranks: list[int]
+    sizes: list[int]
+
+
+def parts_of(places: Places, tensors: Sequence[Tensor]) -> Parts:
+    """Return the parts from each A, each B and the masks."""
+    k = len(places)
+    a, masks = tensors[:k], tensors[2 * k :]
+    b = [own * scaling for own, (_, _, scaling) in zip(tensors[k : 2 * k], places, strict=True)]
+    ranks = [len(own) for own in a]
+    return Parts(a[0] if k == 1 else torch.cat(a), b, masks, ranks, ranks if len(masks) > 1 else [sum(ranks)])
 
 
 def pieces_of(x: Tensor, sizes: Sequence[int], dim: int = 0) -> Sequence[Tensor]:
@@ -126,35 +155,27 @@ def pieces_of(x: Tensor, sizes: Sequence[int], dim: int = 0) -> Sequence[Tensor]
     return x.split(sizes, dim) if len(sizes) > 1 else [x]
 
 
-def reduced_rows(x: Tensor, stacked: Tensor, sizes: Sequence[int], masks: Sequence[Tensor]) -> Tensor:
-    """Return ``x A^T`` of all parts, ``(N, sum of r)``, of what the masks leave of x.
-
-    Args:
-        x: ``(N, in)``.
-        stacked: A of all parts, ``(sum of r, in)``.
-        sizes: Number of rows of A that share a mask.
-        masks: One for each of the sizes, or none.
-    """
-    if not masks:
-        return x @ stacked.t()
-    a, low = pieces_of(stacked, sizes), []
-    for part in blocks(len(x)):
-        kept = kept_in(part, masks, stacked)
-        low.append(torch.cat([(x[part] * keep) @ own.t() for keep, own in zip(kept, a, strict=True)], dim=-1))
+def reduced_rows(x: Tensor, parts: Parts) -> Tensor:
+    """Return ``x A^T`` of all parts, ``(N, sum of r)``, of what the masks leave of x ``(N, in)``."""
+    if not parts.masks:
+        return x @ parts.stacked.t()
+    a, low = pieces_of(parts.stacked, parts.sizes), []
+    for block in blocks(len(x)):
+        kept = kept_in(block, parts.masks, parts.stacked)
+        low.append(torch.cat([(x[block] * keep) @ own.t() for keep, own in zip(kept, a, strict=True)], dim=-1))
     return torch.cat(low)
 
 
-def plain_change(x: Tensor, width: int, rows: Rows, stacked: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+def plain_change(x: Tensor, width: int, places: Places, *tensors: Tensor) -> tuple[Tensor, Tensor]:
     """Return what is added, ``(N, width)``, and ``x A^T``, by operations that every transform knows.
 
-    ``rest`` is B of each part, and the masks.
+    ``tensors`` are each A, each B, and the masks.
     """
-    b, masks = rest[: len(rows)], rest[len(rows) :]
-    ranks, sizes = ranks_and_sizes(b, masks)
-    low = reduced_rows(x, stacked, sizes, masks)
+    parts = parts_of(places, tensors)
+    low = reduced_rows(x, parts)
     pieces, end = [], 0
-    for (first, stop), own, part in zip(rows, pieces_of(low, ranks, dim=-1), b, strict=True):
-        pieces += [x.new_zeros(len(x), first - end), own @ part.t()]
+    for (first, stop, _), own, b in zip(places, pieces_of(low, parts.ranks, dim=-1), parts.b, strict=True):
+        pieces += [x.new_zeros(len(x), first - end), own @ b.t()]
         end = stop
     return torch.cat([*pieces, x.new_zeros(len(x), width - end)], dim=-1), low
 
@@ -164,63 +185,64 @@ class _LowRankSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows, stacked: Tensor, *rest: Tensor
+        x: Tensor, weight: Tensor, bias: Tensor | None, places: Places, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        b, masks = rest[: len(rows)], rest[len(rows) :]
-        ranks, sizes = ranks_and_sizes(b, masks)
-        low = reduced_rows(x, stacked, sizes, masks)
+        parts = parts_of(places, tensors)
+        low = reduced_rows(x, parts)
         y = F.linear(x, weight, bias)
-        for (first, stop), own, part in zip(rows, pieces_of(low, ranks, dim=-1), b, strict=True):
-            y[:, first:stop].addmm_(own, part.t())
+        for (first, stop, _), own, b in zip(places, pieces_of(low, parts.ranks, dim=-1), parts.b, strict=True):
+            y[:, first:stop].addmm_(own, b.t())
         return y, low
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        x, weight, _, ctx.rows, *tensors = inputs
-        low = output[1]
-        _, needs_weight, _, _, needs_a, *needs_b = ctx.needs_input_grad
+        x, weight, _, ctx.places, *tensors = inputs
+        low, k = output[1], len(ctx.places)
+        _, needs_weight, _, _, *needs = ctx.needs_input_grad
         ctx.mark_non_differentiable(low)
-        kept = x if needs_weight or needs_a else None
-        ctx.save_for_backward(kept, weight, low if any(needs_b) else None, *tensors)
+        kept = x if needs_weight or any(needs[:k]) else None
+        ctx.save_for_backward(kept, weight, low if any(needs[k:]) else None, *tensors)
         ctx.save_for_forward(x, weight, low, *tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, low, stacked, *rest = ctx.saved_tensors
-        b, masks = rest[: len(ctx.rows)], rest[len(ctx.rows) :]
-        needs_x, needs_weight, needs_bias, _, needs_a, *needs_b = ctx.needs_input_grad
-        ranks, sizes = ranks_and_sizes(b, masks)
+        x, weight, low, *tensors = ctx.saved_tensors
+        parts, k = parts_of(ctx.places, tensors), len(ctx.places)
+        needs_x, needs_weight, needs_bias, _, *needs = ctx.needs_input_grad
         further = torch.is_grad_enabled()  # The gradient is to be differentiated, and what was kept has no graph.
-        parts = [grad if ctx.rows == ((0, len(weight)),) else grad[:, first:stop] for first, stop in ctx.rows]
-        grad_low = torch.cat([part @ own for part, own in zip(parts, b, strict=True)], dim=-1)  # (N, sum of r)
-        grad_b = [None] * len(b)
+        whole = k == 1 and ctx.places[0][:2] == (0, len(weight))
+        columns = [grad if whole else grad[:, first:stop] for first, stop, _ in ctx.places]
+        grad_low = torch.cat([own @ b for own, b in zip(columns, parts.b, strict=True)], dim=-1)  # (N, sum of r)
+        grad_b = [None] * k
         if low is not None:
-            low = reduced_rows(x, stacked, sizes, masks) if further else low
-            grad_b = [(own.t() @ part).t() for own, part in zip(pieces_of(low, ranks, dim=-1), parts, strict=True)]
+            low = pieces_of(reduced_rows(x, parts) if further else low, parts.ranks, dim=-1)
+            grad_b = [(part.t() @ own).t() * scaling
+                      for part, own, (_, _, scaling) in zip(low, columns, ctx.places, strict=True)]
         grad_weight = grad.t() @ x if needs_weight else None
         grad_bias = grad.sum(0) if needs_bias else None
         grad_x = grad @ weight if needs_x else None
-        grad_x, grad_a = reduced_gradients(grad_x, grad_low, x if needs_a else None, stacked, sizes, masks, not further)
-        return grad_x, grad_weight, grad_bias, None, grad_a, *grad_b, *(None for _ in masks)
+        grad_x, grad_a = reduced_gradients(grad_x, grad_low, x if any(needs[:k]) else None, parts, not further)
+        grad_a = [None] * k if grad_a is None else pieces_of(grad_a, parts.ranks)
+        return grad_x, grad_weight, grad_bias, None, *grad_a, *grad_b, *(None for _ in parts.masks)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
-        x, weight, low, stacked, *rest = ctx.saved_tensors
-        along_x, along_weight, along_bias, _, along_a, *along = tangents
-        k, width = len(ctx.rows), len(weight)
-        b, masks, along_b = rest[:k], rest[k:], along[:k]
+        x, weight, _, *tensors = ctx.saved_tensors
+        along_x, along_weight, along_bias, _, *along = tangents
+        width, places, k = len(weight), ctx.places, len(ctx.places)
         change = x.new_zeros(len(x), width)
         if along_x is not None:
-            change = F.linear(along_x, weight) + plain_change(along_x, width, ctx.rows, stacked, *rest)[0]
+            change = F.linear(along_x, weight) + plain_change(along_x, width, places, *tensors)[0]
         if along_weight is not None:
             change = change + F.linear(x, along_weight)
         if along_bias is not None:
             change = change + along_bias
-        if along_a is not None:
-            change = change + plain_change(x, width, ctx.rows, along_a, *rest)[0]
-        if any(tangent is not None for tangent in along_b):
-            moved = [torch.zeros_like(own) if way is None else way for own, way in zip(b, along_b, strict=True)]
-            change = change + plain_change(x, width, ctx.rows, stacked, *moved, *masks)[0]
+        for some in (slice(0, k), slice(k, 2 * k)):  # each A, each B
+            if any(way is not None for way in along[some]):
+                moved = list(tensors)
+                moved[some] = [torch.zeros_like(own) if way is None else way
+                               for own, way in zip(tensors[some], along[some], strict=True)]
+                change = change + plain_change(x, width, places, *moved)[0]
         return change, None
 
     @staticmethod
@@ -233,13 +255,7 @@ class _LowRankSum(torch.autograd.Function):
 
 
 def reduced_gradients(
-    grad_x: Tensor | None,
-    grad_low: Tensor,
-    x: Tensor | None,
-    stacked: Tensor,
-    sizes: Sequence[int],
-    masks: Sequence[Tensor],
-    in_place: bool,
+    grad_x: Tensor | None, grad_low: Tensor, x: Tensor | None, parts: Parts, in_place: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of x and of the stacked A from that of ``x A^T``.
 
@@ -247,23 +263,22 @@ def reduced_gradients(
         grad_x: What reaches x through W, ``(N, in)``; None where x needs no gradient.
         grad_low: ``(N, sum of r)``.
         x: ``(N, in)``; None where A needs no gradient.
-        stacked: A of all parts, ``(sum of r, in)``.
-        sizes: Number of rows of A that share a mask.
-        masks: One for each of the sizes, or none.
+        parts: The parts.
         in_place: Whether to add to ``grad_x`` in place.
     """
-    if not masks:
+    stacked = parts.stacked
+    if not parts.masks:
         if grad_x is not None:
             grad_x = grad_x.addmm_(grad_low, stacked) if in_place else torch.addmm(grad_x, grad_low, stacked)
         return grad_x, None if x is None else grad_low.t() @ x
-    a, grad_a = pieces_of(stacked, sizes), [0] * len(sizes)
-    for part in blocks(len(grad_low)) if in_place else [slice(0, len(grad_low))]:
-        kept, lows = kept_in(part, masks, stacked), pieces_of(grad_low[part], sizes, dim=-1)
+    a, grad_a = pieces_of(stacked, parts.sizes), [0] * len(parts.sizes)
+    for block in blocks(len(grad_low)) if in_place else [slice(0, len(grad_low))]:
+        kept, lows = kept_in(block, parts.masks, stacked), pieces_of(grad_low[block], parts.sizes, dim=-1)
         for i, (keep, own, low) in enumerate(zip(kept, a, lows, strict=True)):
             if x is not None:
-                grad_a[i] = grad_a[i] + low.t() @ (x[part] * keep)
+                grad_a[i] = grad_a[i] + low.t() @ (x[block] * keep)
             if grad_x is not None and in_place:
-                grad_x[part].addcmul_(low @ own, keep)
+                grad_x[block].addcmul_(low @ own, keep)
             elif grad_x is not None:
                 grad_x = torch.addcmul(grad_x, low @ own, keep)
     return grad_x, None if x is None else torch.cat(grad_a)

@@ -305,7 +305,7 @@ class LoRAMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
         for name in names:
             a, b = getattr(self, f'lora_A_{name}'), getattr(self, f'lora_B_{name}')
             first = 'qkv'.index(name) * width
-            products.append(Product(first, first + width, a, b * self._scalings[name]))
+            products.append(Product(first, first + width, a, b, self._scalings[name]))
         return low_rank_sum(x, self.in_proj_weight, self.in_proj_bias, products, self.lora_dropout, separate=True)
 
     def _reduced(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -183,7 +183,7 @@ class SlicedLoRALinear(SubRankLinear):
         factors, scalings = self.active()
         rows = self.out_features // len(self.layout)
         starts = {name: place * rows for place, name in enumerate(self.layout)}
-        return [Product(starts[n], starts[n] + rows, a, b * scalings[n]) for n, (a, b) in factors.items()]
+        return [Product(starts[n], starts[n] + rows, a, b, scalings[n]) for n, (a, b) in factors.items()]
 
     def reduced(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return ``A dropout(x)`` and the scaled B of each adapted slice, as :func:`reduced` does."""

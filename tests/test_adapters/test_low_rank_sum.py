@@ -12,13 +12,13 @@ from mmlora.adapters.low_rank_sum import Product
 DTYPE = torch.float64
 WIDTH = 3
 PARTS = {'whole': [(0, 6, 3)], 'q, v': [(0, 2, 2), (4, 6, 1)]}
-P = 0.25
+P, SCALING = 0.25, 0.7
 
 
 @pytest.fixture(params=PARTS)
 def tensors(request):
     torch.manual_seed(0)
-    products = [Product(i, j, torch.randn(r, WIDTH, dtype=DTYPE), torch.randn(j - i, r, dtype=DTYPE))
+    products = [Product(i, j, torch.randn(r, WIDTH, dtype=DTYPE), torch.randn(j - i, r, dtype=DTYPE), SCALING)
                 for i, j, r in PARTS[request.param]]
     x, weight, bias = (torch.randn(*s, dtype=DTYPE) for s in ((2, 5, WIDTH), (6, WIDTH), (6,)))
     leaves = [x, weight, bias, *(p.a for p in products), *(p.b for p in products)]
@@ -30,7 +30,7 @@ def tensors(request):
 def split(leaves, rows):
     x, weight, bias, *factors = leaves
     pairs = zip(factors[: len(rows)], factors[len(rows) :], strict=True)
-    return x, weight, bias, [Product(*place, a, b) for place, (a, b) in zip(rows, pairs, strict=True)]
+    return x, weight, bias, [Product(*place, a, b, SCALING) for place, (a, b) in zip(rows, pairs, strict=True)]
 
 
 def joint(rows, p=0.0, separate=False):
@@ -47,11 +47,11 @@ def written_out(rows, p=0.0, separate=False):
         torch.manual_seed(1)
         masks = [draw_bits(x.numel(), p) for _ in range(len(products) if separate else 1)] if p else []
         y = F.linear(x, weight, bias)
-        for i, (first, stop, a, b) in enumerate(products):
+        for i, (first, stop, a, b, scaling) in enumerate(products):
             seen = x
             if masks:
                 seen = x * kept_elements(masks[i if separate else 0], 0, x.shape, DTYPE) * kept_scale(p)
-            y = y + F.pad(seen @ a.t() @ b.t(), (first, weight.shape[0] - stop))
+            y = y + F.pad(scaling * seen @ a.t() @ b.t(), (first, weight.shape[0] - stop))
         return y
 
     return function
