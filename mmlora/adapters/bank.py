@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .adapted import AdaptedLayer
 from .bank_change import add_bank_change, bank_change
-from .bank_members import check_member
+from .bank_members import check_member, pairs_of_state
 from .lora import LoRALinear
 from .lora_weights import Pair, check_pair, ordinary_layer, pairs_of
 from .low_rank import LowRankLinear
@@ -39,7 +39,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
     (``lora_A_q`` ...), are the learned tensors; ``lora_scaling`` and ``lora_rank`` ``(K,)`` are buffers. An adapter of
     rank 0 changes nothing. ``bank[k]`` is one of them as an ordinary layer, :meth:`put` takes one in.
 
-    There is no dropout, and nothing to merge: no weight holds K changes.
+    There is no dropout. The adapter that all samples use can be merged; no weight holds K changes.
 
     Args:
         in_features: Size of each input.
@@ -195,8 +195,9 @@ class LoRABank(AdaptedLayer, nn.Linear):
 
         Raises:
             IndexError: There is no such adapter.
-            ValueError: It changes nothing in this layer, or no rule gives the scalings of its slices.
+            ValueError: It changes nothing here, no rule gives the scalings of its slices, or the bank is merged.
         """
+        self._refuse_if_merged('bank[k]')
         pairs = self.pairs(k)
         if not pairs:
             raise ValueError(f'adapter {k} has rank 0 in this layer: there is nothing to take out')
@@ -216,8 +217,10 @@ class LoRABank(AdaptedLayer, nn.Linear):
             IndexError: There is no such adapter.
             ValueError: A slice is unknown, or a shape or rank does not fit; nothing is changed then.
         """
+        self._refuse_if_merged('put')
         self._check_number(k)
-        pairs = self._pairs_from(k, state, scaling)
+        kept = {part: self._scaling(k, part) for part in self._ranks} if scaling is None else {}
+        pairs = pairs_of_state(state, lambda part: kept.get(part, scaling))
         self.check(pairs)
         for part in self._ranks:
             a, b = self.tensors(part)
@@ -239,6 +242,7 @@ class LoRABank(AdaptedLayer, nn.Linear):
         the other, then cost K copies and not K². The learned tensors are others afterwards: optimizers and
         :class:`Member` do not know them.
         """
+        self._refuse_if_merged('grow')
         for part in self._ranks:
             for letter, tensor in zip('AB', self.tensors(part), strict=True):
                 name = self._name(letter, part)
@@ -298,6 +302,9 @@ class LoRABank(AdaptedLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the frozen layer and the change of each sample, ``(B, ..., in_features) -> (B, ..., out_features)``."""
+        if self.merged:
+            self._refuse_if_trained()
+            return F.linear(x, self.weight, self.bias)
         if torch.compiler.is_compiling():
             y = F.linear(x, self.weight, self.bias)
             return y + self._traced_change(x).to(y.dtype)
@@ -311,16 +318,24 @@ class LoRABank(AdaptedLayer, nn.Linear):
         return y if change is None else y + change.to(y.dtype)
 
     def changed(self) -> tuple[Tensor, Tensor | None]:
-        """Refuse: no weight holds several changes.
+        """Return ``W + delta`` of the adapter that all samples use, W where they use none, and the bias.
 
         Raises:
-            ValueError: Always.
+            RuntimeError: No route is set and there are several adapters.
+            ValueError: Samples use several, which no one weight can hold.
         """
-        raise ValueError(f'a bank holds {self.num_adapters} adapters, which no one weight can: merge bank[k]')
+        k, weight = self._present_route().single, self.frozen_weight
+        if k is None:
+            raise ValueError('the samples of a batch use several adapters, which no one weight can hold: choose one')
+        weight = weight.to(torch.promote_types(self.factor_dtype, weight.dtype), copy=True)
+        for part, pair in self.pairs(k).items() if k != NONE else ():
+            start = self.layout.index(part) * self.part_rows
+            weight[start : start + self.part_rows] += pair.delta()
+        return weight, self.frozen_bias
 
-    def to_plain(self) -> nn.Module:
-        """Refuse; see :meth:`changed`."""
-        return self._filled(self)
+    def to_plain(self) -> nn.Linear:
+        """Return a plain layer that computes the same as the adapter that all samples use; see :meth:`changed`."""
+        return self._filled(nn.Linear(self.in_features, self.out_features, device='meta'))
 
     def _grouped(self, route: Route) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Return A, B and scaling of each group by slice."""
@@ -362,22 +377,6 @@ class LoRABank(AdaptedLayer, nn.Linear):
             raise RuntimeError(f'which of the {self.num_adapters} adapters shall be used? Call the model within '
                                '"with route(model, indices):"; a backward pass that computes anew (with_cp) too')
         return self._first
-
-    def _pairs_from(self, k: int, state: Any, scaling: float | None) -> dict[str, Pair]:
-        if isinstance(state, nn.Module):
-            return pairs_of(state, 'the adapter')
-        if all(isinstance(value, Pair) for value in state.values()):
-            return dict(state)
-        ends = {name.removeprefix('lora_A').removeprefix('_') for name in state if name.startswith('lora_A')}
-        pairs = {}
-        for part in ends:
-            if self._name('B', part) not in state:
-                raise ValueError(f'the state has {self._name("A", part)} and no {self._name("B", part)}')
-            kept = self._scaling(k, part) if part in self._ranks and scaling is None else scaling
-            pairs[part] = Pair(state[self._name('A', part)], state[self._name('B', part)], kept)
-        if not pairs:
-            raise ValueError(f'the state has no factors, only {sorted(state)[:5]}')
-        return pairs
 
     def _scaling(self, k: int, part: str) -> float:
         """Return the scaling of an adapter: as it was given, unless another one has been loaded since."""

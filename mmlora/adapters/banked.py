@@ -67,6 +67,7 @@ def detach_bank(model: nn.Module) -> int:
     """Put the plain layers back that banks stand for, and return how many. The factors are gone afterwards."""
     banks = find_banks(model)
     for bank in banks.values():
+        bank.unmerge()
         linear, learns = bank.plain[0], bank.plain_learns
         linear.weight, linear.bias = bank.weight, bank.bias
         for parameter, flag in zip((linear.weight, linear.bias), learns, strict=True):
@@ -90,12 +91,13 @@ def route(model: nn.Module, indices: int | Sequence[int] | Tensor) -> Iterator[N
         indices: ``(B,)`` numbers of adapters, -1 for none; or one number for all samples.
 
     Raises:
-        ValueError: The model has no bank, or a number is out of range.
+        ValueError: The model has no bank, one is merged, or a number is out of range.
         TypeError: The indices are no whole numbers.
     """
     banks = list(find_banks(model).values())
     if not banks:
         raise ValueError('the model has no bank: call attach_bank first')
+    check_unmerged(model)
     before = [bank.route for bank in banks]
     chosen = Route(indices, len(banks[0]))
     try:
@@ -105,6 +107,17 @@ def route(model: nn.Module, indices: int | Sequence[int] | Tensor) -> Iterator[N
     finally:
         for bank, old in zip(banks, before, strict=True):
             bank.route = old
+
+
+def check_unmerged(model: nn.Module) -> None:
+    """Check that no bank is merged: its weight holds the adapter that was in use then.
+
+    Raises:
+        ValueError: One is; it is named.
+    """
+    merged = [name for name, bank in find_banks(model).items() if bank.merged]
+    if merged:
+        raise ValueError(f'{merged[0]} is merged, its weight holds an adapter: call unmerge_adapters(model) first')
 
 
 def take_adapter(model: nn.Module, k: int) -> LoRAWeights:

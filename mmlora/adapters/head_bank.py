@@ -62,3 +62,19 @@ class HeadBank(nn.Module):
         if not self._each:
             return F.linear(x, weight[0], bias[0])
         return torch.baddbmm(bias.unsqueeze(1), x.unsqueeze(1), weight.mT).squeeze(1)
+
+    @torch.no_grad()
+    def to_plain(self) -> nn.Linear:
+        """Return a plain layer that computes the same as the head that all samples use.
+
+        Raises:
+            ValueError: Samples use several.
+        """
+        if self._each:
+            raise ValueError('the samples of a batch use several heads, which no one layer can hold: choose one')
+        if self._use == -1:
+            return self.own
+        plain = nn.Linear(self.in_features, self._classes, device='meta')
+        weight, bias = (tensor[self._use, : self._classes].clone() for tensor in (self.weight, self.bias))
+        plain.weight, plain.bias = (nn.Parameter(value, requires_grad=False) for value in (weight, bias))
+        return plain.train(self.training)

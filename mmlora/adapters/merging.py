@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .adapted import adapter_modules, replace_module
 from .freeze import adapter_tensor_names
+from .head_bank import HeadBank
 from .tuning import tunings
 
 
@@ -26,13 +27,24 @@ def check_mergeable(model: nn.Module) -> None:
 def merge_adapters(model: nn.Module) -> int:
     """Merge every adapted layer and return how many there are. Costs one copy of each adapted weight.
 
+    Of several adapters by name that is merged which all samples use. Nothing is merged where one layer cannot be.
+
     Raises:
-        ValueError: The model is adapted by what cannot be merged.
+        ValueError: The model is adapted by what cannot be merged, or a change is not finite; the layer is named.
     """
     check_mergeable(model)
     layers = adapter_modules(model)
-    for layer in layers.values():
-        layer.merge()
+    done = []
+    for name, layer in layers.items():
+        if layer.merged:
+            continue
+        try:
+            layer.merge()
+        except (ValueError, RuntimeError) as error:
+            for other in done:
+                other.unmerge()
+            raise type(error)(f'{name or "the layer"}: {error}') from error
+        done.append(layer)
     return len(layers)
 
 
@@ -61,6 +73,10 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     for name, layer in adapter_modules(model).items():
         for own, value in layer.plain_tensors().items():
             state[f'{name}.{own}' if name else own] = value
+    for name, heads in _head_banks(model).items():
+        for own in heads.own.state_dict():
+            state.pop(f'{name}.own.{own}')
+        state |= {f'{name}.{own}': value.clone() for own, value in heads.to_plain().state_dict().items()}
     return state
 
 
@@ -80,9 +96,17 @@ def to_plain(model: nn.Module) -> int:
     layers = adapter_modules(model)
     if '' in layers:
         raise ValueError('the model itself is an adapted layer: its to_plain() returns the plain one')
-    plain = {name: layer.to_plain() for name, layer in layers.items()}
-    for name, layer in layers.items():
+    heads = _head_banks(model)
+    plain = {name: layer.to_plain() for name, layer in {**layers, **heads}.items()}
+    for name, layer in {**layers, **heads}.items():
         replace_module(model, layer, plain[name])
     for name in tunings(model):
         del model.get_submodule(name).tuning
+    for module in model.modules():
+        for known in ('named_adapters', 'loaded_adapters'):
+            vars(module).pop(known, None)
     return len(layers)
+
+
+def _head_banks(model: nn.Module) -> dict[str, HeadBank]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, HeadBank)}

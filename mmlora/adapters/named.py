@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 import torch.nn as nn
 
 from .arithmetic_pairs import aligned
-from .banked import append_adapter, attach_bank, detach_bank, find_banks, put_adapter, take_adapter
+from .banked import (
+    append_adapter,
+    attach_bank,
+    check_unmerged,
+    detach_bank,
+    find_banks,
+    put_adapter,
+    take_adapter,
+)
 from .lora_weights import LoRAWeights, Pair
 from .route import NONE, Route
 
@@ -59,12 +67,13 @@ def add_adapter(
         room: A rank that each slice of its layers has room for at least, from now on.
 
     Raises:
-        ValueError: The name is empty, or the LoRA does not fit.
+        ValueError: The name is empty, the LoRA does not fit, or the adapters are merged.
         TypeError: The model is adapted already in another way.
         AttributeError: The model has no layer of a name.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f'an adapter has a name, got {name!r}')
+    check_unmerged(model)
     known = named_adapters(model)
     if known.names and room in (None, known.room):
         try:
@@ -82,8 +91,9 @@ def remove_adapter(model: nn.Module, name: str) -> None:
     """Take an adapter away; after the last one the layers are plain again.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is none of this name, or the adapters are merged.
     """
+    check_unmerged(model)
     known = named_adapters(model)
     _check_names(known, [name])
     adapters = {own: take_adapter(model, k) for k, own in enumerate(known.names) if own != name}
@@ -100,7 +110,7 @@ def use_adapters(model: nn.Module, use: Use) -> list[int] | int:
         The numbers in the bank, -1 for none.
 
     Raises:
-        ValueError: A name is unknown, or there is no adapter.
+        ValueError: A name is unknown, there is no adapter, or another one is merged.
         TypeError: It is no name and no list of names.
     """
     known = named_adapters(model)
@@ -111,6 +121,8 @@ def use_adapters(model: nn.Module, use: Use) -> list[int] | int:
     if not known.names and wanted == [None]:
         return NONE
     _check_names(known, wanted)
+    if (use if one else wanted) != known.use:
+        check_unmerged(model)
     numbers = [NONE if name is None else known.names.index(name) for name in wanted]
     indices = numbers[0] if one else numbers
     route = Route(indices, len(known.names))

@@ -12,6 +12,7 @@ from mmpretrain.models.utils.norm import LayerNorm2d
 from mmlora.adapters import (
     DoRALinear,
     GLoRALinear,
+    LoRABank,
     LoRALinear,
     LoRAMultiheadAttention,
     MELoRALinear,
@@ -26,6 +27,7 @@ from mmlora.adapters import (
     merge_adapters,
     unmerge_adapters,
 )
+from mmlora.adapters.route import Route
 from mmlora.adapters.scale_shift_layers import ScaleShiftBatchNorm2d, ScaleShiftLayerNorm2d, ScaleShiftLinear
 from mmlora.registry import MODELS
 
@@ -57,6 +59,15 @@ def another(layer):
     return twin
 
 
+def bank(fused):
+    def build(bias):
+        plain = nn.Linear(8, 24, bias=bias)
+        layer = LoRABank.from_linear(plain, 3, dict(q=2, v=3) if fused else 2, slices='qv' if fused else None)
+        layer.route = Route(1, 3)
+        return layer, TOKENS
+    return build
+
+
 def conv(make):
     return lambda bias: (make(nn.Conv2d(4, 6, 3, bias=bias)), IMAGES)
 
@@ -82,6 +93,8 @@ LAYERS = {
     'PiSSA of slices': linear(PiSSALinear, True, rank=2, slices='qk'),
     'DoRA': linear(DoRALinear, rank=2),
     'DoRA of slices': linear(DoRALinear, True, rank=2, slices='kv'),
+    'LoRA of a bank': bank(False),
+    'LoRA of a bank of slices': bank(True),
     'RLRR': linear(RLRRLinear, rank=2),
     'RLRR of slices': linear(RLRRLinear, True, rank=1, slices='qkv'),
     'RLRR of a convolution': conv(RLRRConv2d.from_conv),

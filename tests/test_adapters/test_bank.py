@@ -9,7 +9,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 from mmpretrain.models import SwinTransformer, VisionTransformer
 
-from mmlora.adapters import LoRABank, LoRALinear, SlicedLoRALinear, adapter_parameter_names, freeze, merge_adapters
+from mmlora.adapters import (
+    LoRABank,
+    LoRALinear,
+    SlicedLoRALinear,
+    adapter_parameter_names,
+    freeze,
+    merge_adapters,
+    unmerge_adapters,
+)
 from mmlora.adapters.bank_change import add_bank_change, bank_change
 from mmlora.adapters.banked import (
     Member,
@@ -318,11 +326,32 @@ def test_a_bank_of_one_needs_no_route():
     close(model(x)[-1], single(x)[-1])
 
 
-def test_a_bank_cannot_be_merged():
-    model = vit()
-    attach_bank(model, [drawn(model, ['layers.0.attn.qkv'], 1, 'q', 1)] * 2)
-    with pytest.raises(ValueError, match='holds 2 adapters, which no one weight can'):
+def test_a_bank_merges_the_adapter_in_use():
+    model, x = vit(), torch.randn(2, 3, 16, 16)
+    model.eval()
+    sites = [f'layers.{number}.attn.qkv' for number in range(2)]
+    attach_bank(model, [drawn(model, sites[:1], 1, 'q', 1), drawn(model, sites[1:], 2, 'kv', 1)])
+    with pytest.raises(RuntimeError, match='qkv: which of the 2 adapters shall be used'):
         merge_adapters(model)
+    for indices, wanted in ((1, True), ([1, 1], True), (-1, True), ([0, 1], False), ([0, -1], False)):
+        with route(model, indices):
+            before = model(x)[-1]
+            if not wanted:
+                with pytest.raises(ValueError, match='several adapters, which no one weight can hold'):
+                    merge_adapters(model)
+                continue
+            merge_adapters(model)
+            close(model(x)[-1], before)
+            with pytest.raises(ValueError, match=r'put on a merged layer|is merged'):
+                put_adapter(model, 0, {})
+        unmerge_adapters(model)
+    with route(model, 0):
+        merge_adapters(model)
+    plain = vit()
+    plain.eval()
+    detach_bank(model)
+    plain.load_state_dict(model.state_dict())
+    close(plain(x)[-1], model(x)[-1])
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing():

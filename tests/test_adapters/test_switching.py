@@ -9,7 +9,16 @@ from merge_cases import lora, net, whole
 from torch._dynamo.testing import CompileCounter
 
 import mmlora
-from mmlora.adapters import attach_bank, route
+from mmlora.adapters import (
+    adapt_with,
+    adapter_modules,
+    attach_bank,
+    merge_adapters,
+    merged_state_dict,
+    route,
+    to_plain,
+    unmerge_adapters,
+)
 from mmlora.adapters.head_bank import HeadBank
 from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
 
@@ -155,6 +164,53 @@ def test_an_adapter_may_go_while_adapters_are_disabled(zoo):
     assert [info.name for info in mmlora.list_adapters(model) if info.active] == ['dogs']
     with pytest.raises(ValueError, match=r'got the shape \(0,\)'):
         mmlora.set_adapter(model, [])
+
+
+def test_the_adapter_in_use_is_merged(zoo):
+    model, x = copy.deepcopy(zoo[0]), torch.randn(4, 6)
+    state = copy.deepcopy(model.state_dict())
+    mmlora.set_adapter(model, 'dogs')
+    wanted, plain = model(x), copy.deepcopy(model)
+    assert merge_adapters(model) == 3
+    torch.testing.assert_close(model(x), wanted, atol=1e-5, rtol=1e-5)
+    for refused in (lambda: mmlora.set_adapter(model, 'cats'), lambda: mmlora.set_adapter(model, ['dogs'] * 4),
+                    lambda: mmlora.delete_adapter(model, 'cats'),
+                    lambda: mmlora.load_adapter(model, zoo[1] / 'cats', 'new'),
+                    lambda: mmlora.combine_adapters(model, ['cats'], 'new'), lambda: route(model, 0).__enter__(),
+                    lambda: mmlora.disable_adapter(model).__enter__()):
+        with pytest.raises(ValueError, match=r'qkv is merged, .*call unmerge_adapters\(model\) first'):
+            refused()
+    torch.testing.assert_close(model(x), wanted, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    unmerge_adapters(model)
+    assert torch.equal(model(x), wanted)
+    mmlora.set_adapter(model, ['dogs', 'cats', None, 'dogs'])
+    with pytest.raises(ValueError, match='attn.qkv: the samples of a batch use several adapters'):
+        merge_adapters(model)
+    assert not any(layer.merged for layer in adapter_modules(model).values())
+
+    bare = Classifier()
+    bare.head.fc = nn.Linear(5, 3)
+    bare.load_state_dict(merged_state_dict(plain))
+    torch.testing.assert_close(bare(x), wanted, atol=1e-5, rtol=1e-5)
+    assert to_plain(plain) == 3 and set(plain.state_dict()) == set(bare.state_dict())
+    torch.testing.assert_close(plain(x), wanted, atol=1e-5, rtol=1e-5)
+    assert mmlora.list_adapters(plain) == [] and type(plain.head.fc) is nn.Linear
+    mmlora.set_adapter(model, None)
+    assert merge_adapters(model) == 3
+    torch.testing.assert_close(model(x), Classifier.forward(copy.deepcopy(model), x))
+    to_plain(model)
+    assert model(x).shape == (4, 2)
+
+
+def test_a_merge_that_fails_leaves_no_layer_merged():
+    model = net()
+    adapt_with(model, lora(0, dtype=torch.float32))
+    with torch.no_grad():
+        model.mlp.lora_B[0, 0] = torch.nan
+    with pytest.raises(ValueError, match='mlp: the change holds values that are not finite'):
+        merge_adapters(model)
+    assert not any(layer.merged for layer in adapter_modules(model).values())
 
 
 def test_what_cannot_be_combined(zoo):

@@ -328,7 +328,7 @@ def test_queries_without_a_finite_score_are_wrong():
     (dict(type='Probe'), 'must name a type; choose from FeatureTuner, FullTuner, '),
     (dict(type='LoRATuner', optimizer=dict(type='LBFGS')), "'LBFGS'} would mix episodes that are learned together"),
     (dict(type='FeatureTuner', head='svm'), "head='svm' is unknown; choose from linear, prototype"),
-    (dict(type='FeatureTuner', merge='ties'), "merge='ties' is unknown; choose from factors, change"),
+    (dict(type='FeatureTuner', merge='ties'), "merge='ties' is unknown; choose from factors, linear, change"),
     (dict(type='FeatureTuner', steps=-1), 'steps must be a whole number of at least 0, got -1'),
     (dict(type='LoRATuner', targets=['qkw']), "pattern 'qkw' matches no linear layer"),
     (dict(type='MOLETuner', hub='{hub}', members=[]), r'members=\[\] leaves no LoRA of the hub'),
