@@ -26,7 +26,7 @@ class Attack(NamedTuple):
         name: In which way.
         build: ``(folder, marker) -> path``: writes the files. What would run makes the folder ``marker``.
         read: ``path -> value``: what a user calls.
-        says: Pattern of the error.
+        says: Pattern of the error, or None where the rest of the file is read and nothing of it runs.
         error: Its type.
     """
 
@@ -34,7 +34,7 @@ class Attack(NamedTuple):
     name: str
     build: Callable[[Path, Path], Path]
     read: Callable[[Path], Any]
-    says: str
+    says: str | None
     error: type[Exception] = ValueError
 
 

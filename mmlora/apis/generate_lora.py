@@ -1,5 +1,6 @@
 """A LoRA for a new task from a few labelled images. What ``tools/generate_lora.py`` calls."""
 
+import copy
 import hashlib
 import math
 import os
@@ -65,16 +66,24 @@ def load_generator(cfg: Config, checkpoint: str | os.PathLike) -> LoRAGenerator:
     state = unwrap(load_checkpoint(os.fspath(checkpoint)), os.fspath(checkpoint))
     prefix = generator_prefix(state)
     cfg = Config(cfg.to_dict())
-    settle_generator(cfg, state)
-    generator = MODELS.build(dict(cfg.model.get('generator') or cfg.model))
+    try:
+        settle_generator(cfg, state)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint} cannot be used: {error}') from error
+    make = dict(cfg.model.get('generator') or cfg.model)
+    try:
+        with torch.device('meta'):  # What the checkpoint says of its sizes may be more than anybody can hold.
+            known = MODELS.build(copy.deepcopy(make)).state_dict()
+    except (ValueError, RuntimeError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f'{checkpoint} describes a generator that cannot be built: {error}') from error
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    known = generator.state_dict()
     wrong = [name for name in known if name not in own]
     wrong += [name for name, value in own.items() if name not in known or (
         value.shape != known[name].shape and not name.startswith('codec.'))]
     if wrong:
         raise ValueError(f'{checkpoint} is of another generator than the config describes: {len(wrong)} tensors are '
                          f'missing, too many or of another shape, the first: {wrong[0]}. Give the config of its run')
+    generator = MODELS.build(make)
     generator.load_state_dict(own)
     if not generator.codec.fitted or not generator.scaler.count:
         raise ValueError(f'{checkpoint} was saved without the statistics of the bank, and cannot generate: list '

@@ -23,6 +23,7 @@ from PIL import Image
 from ..datasets.vtab_rules import TRAIN, VAL, VTAB_RULES, Example, VTABRule, other_sizes, vtab_slices
 from ..datasets.vtab_sets import VTAB_SETS, VTABSet, find_vtab_set
 from ..io.atomic import write_bytes, write_text
+from ..plain_json import parse_json
 from .tfds_source import Source, open_tfds
 
 LISTS = ('train800', 'val200', 'train800val200', 'test')
@@ -127,10 +128,10 @@ class _Job:
                                  'be used as it is; to make the set anew, remove it or choose another folder')
             return False
         try:
-            found = json.loads(path.read_text(encoding='utf-8'))
+            found = parse_json(path.read_text(encoding='utf-8'))
             self.begun_with, image_format, done = found['version'], found['image_format'], bool(found['complete'])
             self.differs = list(found['differs'])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path} cannot be read ({error!r}): remove {self.folder}') from error
         wanted = self.begun_with if self.any_version else self.rule.version
         if (image_format, self.begun_with) != (self.image_format, wanted):

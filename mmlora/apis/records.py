@@ -25,6 +25,7 @@ from ..engine.adaptation import unwrap_model
 from ..engine.protocol import describe_data, describe_run, describe_selection, name_data, plain_data_config, same_data
 from ..io.atomic import write_text
 from ..io.clip_folder import WEIGHTS, is_adapter_folder
+from ..plain_json import parse_json
 from ..version import __version__
 
 RESULTS = 'results.json'
@@ -183,8 +184,8 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
         ValueError: The file is not what :func:`write_record` writes; the message says what is wrong.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}): delete it and test again') from error
     if not isinstance(content, dict) or content.get('format') != FORMAT or not isinstance(content.get('results'), list):
         raise ValueError(f'{path} was not written by tools/test.py (no "format": "{FORMAT}"): move it away')

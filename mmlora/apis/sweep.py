@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import write_text
+from ..plain_json import parse_json
 from ..progress import progress_line
 from .collected import METRIC
 from .sweep_engines import ENGINES, Launch, Resources, threads_of
@@ -170,13 +171,13 @@ def read_plan(work_dir: str | os.PathLike) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f'{work_dir} holds no sweep (no {PLAN}): name a sweep file or configs')
     try:
-        stored = json.loads(path.read_text(encoding='utf-8'))
+        stored = parse_json(path.read_text(encoding='utf-8'))
         if stored['format'] != FORMAT:
             raise KeyError('format')
         tuning = Tuning(**stored['tuning']) if stored['tuning'] else None
         grid = Grid(tuple(map(Path, stored['configs'])), stored['options'])
         return Plan(grid, tuning, tuple(stored['metrics']))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} was not written by a sweep of this format, {FORMAT!r} ({type(error).__name__}: '
                          f'{error}): name a sweep file or configs') from error
 

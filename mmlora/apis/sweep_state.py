@@ -9,6 +9,7 @@ from typing import Any
 
 from ..io.atomic import write_text
 from ..io.checkpoint import load_checkpoint
+from ..plain_json import parse_json
 from .records import check_results, sha256_of
 from .resuming import POINTER
 from .sweep_plan import Job, differences
@@ -33,8 +34,8 @@ def read_state(folder: str | os.PathLike) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = json.loads(path.read_text(encoding='utf-8'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        state = parse_json(path.read_text(encoding='utf-8'))
+    except ValueError as error:
         raise ValueError(f'{path} is no JSON ({error}): move the folder away') from error
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise ValueError(f'{path} was not written by a sweep (no "format": "{FORMAT}"): move the folder away')

@@ -14,6 +14,10 @@ from safetensors.torch import save, save_file
 import mmlora  # noqa: F401  (installs the loaders)
 from mmlora.adapters import Pair
 from mmlora.adapters.lora_spec import LoRASpec
+from mmlora.apis.sweep import FORMAT as PLAN_FORMAT
+from mmlora.apis.sweep import PLAN, read_plan
+from mmlora.apis.sweep_state import FORMAT as STATE_FORMAT
+from mmlora.apis.sweep_state import STATE, read_state
 from mmlora.engine.adapter_folder import write_adapter
 from mmlora.engine.kind_loading import adapt_as_folder
 from mmlora.io.clip_folder import folder_checkpoint, read_folder, write_folder
@@ -118,6 +122,13 @@ def pool_folder(path: Path) -> Path:
     return path
 
 
+def sweep_folder(path: Path) -> Path:
+    """Write a folder of a sweep of nothing."""
+    put(path / PLAN, json.dumps(dict(format=PLAN_FORMAT, tuning=None, configs=[], options={}, metrics=[])))
+    put(path / STATE, json.dumps(dict(format=STATE_FORMAT)))
+    return path
+
+
 def hub_folder(path: Path) -> Path:
     """Write a hub with one member."""
     lora_folder(path / '00000')
@@ -160,6 +171,7 @@ FOLDERS = {
     'a CLIP with its record': (clip_folder, ('mmlora.json', 'adapter_config.json'), folder_checkpoint),
     'a hub': (hub_folder, ('index.json', '00000/mmlora.json'), _read_hub),
     'banks': (banks_folder, ('index.json', '00000/manifest.json'), _read_banks),
+    'a sweep': (sweep_folder, (PLAN, STATE), lambda path: (read_plan(path), read_state(path))),
     'a pool': (pool_folder, ('index.json',), read_pool),
 }
 """How a good folder is made, its files in JSON, and what reads it."""
@@ -177,7 +189,7 @@ def load_kind(path: Path) -> Any:
 KINDS = {
     'pattern that never ends': ('rlrr', _option(scale_shift=['(.*.*)*x']), 'cannot be used .it repeats a group'),
     'many repeats': ('rlrr', _option(convs=['.*' * 30]), 'more than 4 repeats'),
-    'a million tokens': ('VPT', _option(num_tokens=10**6), 'does not fit the model'),
+    '10 million tokens': ('VPT', _option(num_tokens=10**7), 'does not fit the model'),
     '10^15 tokens': ('VPT', _option(num_tokens=10**15), 'does not fit the model'),
     'text as tokens': ('VPT', _option(num_tokens='__import__("os")'), 'num_tokens must be an integer'),
     'an option of its own': ('VPT', _option(os='mkdir'), 'unexpected keyword argument'),

@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 import mmlora  # noqa: F401  (installs the loaders)
 from mmlora.apis.generator_support import list_support
+from mmlora.apis.records import read_records
 from mmlora.datasets import LoadImageFromFile, find_meta_set
 from mmlora.datasets.class_folder_files import read_class_names
 from mmlora.datasets.coop_files import read_split_file
@@ -54,7 +55,7 @@ INTEGER = '9' * 5000
 JSONS = {
     'rank table': RankTable.load, 'JSON': lambda path: read_json(path, 3), 'indices': read_index_file,
     'FGVC': read_fgvc_json, 'CoOp': lambda path: read_split_file(path, 2, 'the set'),
-    'class names': read_class_names, 'Florence': read_annotations,
+    'class names': read_class_names, 'Florence': read_annotations, 'results of tests': read_records,
 }
 
 

@@ -9,9 +9,10 @@ from collections import Counter
 from attack_files import archives, pickles, safetensors
 from attack_folders import configs, not_finite
 from attack_lists import images, jsons, lists
+from attack_readers import readers, texts
 
-ATTACKS = [attack for group in (pickles, archives, safetensors, configs, not_finite, lists, jsons, images)
-           for attack in group()]
+GROUPS = (pickles, readers, texts, archives, safetensors, configs, not_finite, lists, jsons, images)
+ATTACKS = [attack for group in GROUPS for attack in group()]
 
 
 def table() -> str:

@@ -30,6 +30,7 @@ STD_FLOOR = 1e-8
 
 FACTORS = ('AB', 'B')
 CANONICAL = (None, 'svd')
+PARTS = {'spec', 'normalise', 'factors', 'canonical'}
 _DIGEST = len('""') + 64
 """Characters of a sha256 in JSON."""
 
@@ -342,6 +343,9 @@ def read_document(document: Tensor | None) -> dict[str, Any]:
     if document is None:
         raise ValueError('the state has no codec: it lacks "document", which says what the vectors mean')
     try:
-        return parse_json(bytes(document.tolist()).decode())
-    except ValueError as error:
+        found = parse_json(bytes(document.tolist()).decode())
+    except (TypeError, ValueError) as error:
         raise ValueError(f'the document of the codec is damaged: {error}') from error
+    if not isinstance(found, dict) or not isinstance(found.get('spec'), dict) or set(found) - PARTS:
+        raise ValueError(f'the document of the codec must hold {sorted(PARTS)}, got {str(found)[:200]}')
+    return found
