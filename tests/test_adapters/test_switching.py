@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounter
 
 import mmlora
 from mmlora.adapters import (
+    LoRABank,
     adapt_with,
     adapter_modules,
     attach_bank,
@@ -20,6 +21,7 @@ from mmlora.adapters import (
     unmerge_adapters,
 )
 from mmlora.adapters.head_bank import HeadBank
+from mmlora.adapters.route import Route
 from mmlora.io.lora_folder import Head, read_lora_folder, write_lora_folder
 
 CLASSES = dict(cats=3, dogs=3, mice=3, owls=5)
@@ -255,3 +257,20 @@ def test_a_head_for_each_sample():
     twin = copy.deepcopy(heads)
     twin.use = -1
     assert heads.use == 0 and twin(x).shape == (3, 2)
+
+
+@torch.no_grad()
+def test_windows_of_a_compiled_layer():
+    torch._dynamo.reset()
+    bank = LoRABank.from_linear(nn.Linear(6, 24), 3, dict(q=2, v=1), slices='qv')
+    bank.windows = True
+    for part in 'qv':
+        bank.tensors(part)[1].normal_()
+    x, counter = torch.randn(6, 4, 6), CompileCounter()  # Three windows of each of two images.
+    fast, found = torch.compile(bank, backend=counter), []
+    for indices in ([0, 2], [1, -1], [2, 2]):
+        bank.route = Route(indices, 3)
+        found.append(fast(x))
+        torch.testing.assert_close(found[-1], bank(x), atol=1e-6, rtol=1e-5)
+    assert counter.frame_count == 1 and (found[0] - found[1]).abs().max() > 0.01
+    torch._dynamo.reset()
