@@ -105,16 +105,20 @@ def test_a_run_is_shown_whole(run):
     assert 100 * hits / 36 == pytest.approx(record['metrics']['accuracy/top1']) and kept.confusion().sum() == 36
     for text in (f'{hits} of 36 images are classified rightly', 'python tools/train.py', 'AdamW', 'Training loss',
                  'Mean 65.00 ± 12.65 % over 4 episodes', '22 of 24 images', 'LoRA 00001', 'rank 3, stable_rank 2.300',
+                 '/vis_data/config.py --work-dir',
                  'class2', f'{record["metrics"]["accuracy/top1"]:.2f}'):
         assert text in page.text or text in page.source, text
     alts = [attrs['alt'] for tag, attrs in page.tags if tag == 'img']
     assert len(alts) >= 22 and all(alts)
     assert all(attrs.get('role') == 'img' and attrs['aria-label'] for tag, attrs in page.tags if tag == 'svg')
     assert len(page.source) < 2e6
+    assert 'Weights loaded from' not in page.text  # by the test, whose config lies at the top of the folder
     assert write_report(run, run / 'other.html') == (run / 'other.html').resolve()
 
 
 def test_hostile_names_are_text(tmp_path):
+    tmp_path = tmp_path / '<img src=x onerror=alert(1)>'
+    write_text(tmp_path / 'results.json', '{')
     kept = errors_of([0, 1, 1], [1, 1, 0], [HOSTILE, f'b{HOSTILE}'])
     kept.write(tmp_path / 'details' / f'{HOSTILE.replace("/", "-")}_1.predictions.json')
     write_text(tmp_path / 'ranks.json', RankTable((RankRow(f'layers.0.{HOSTILE}', 1),), HOSTILE).dumps())
@@ -125,7 +129,7 @@ def test_hostile_names_are_text(tmp_path):
     page = Page(write_report(tmp_path))
     page.check_self_contained()
     assert page.sections == ['run', 'curves', 'ranks', 'confusion', 'errors', 'tables', 'missing']
-    assert '<script' not in page.source and '{{7*7}}' in page.source
+    assert '<script' not in page.source and '{{7*7}}' in page.source and page.text.count('onerror=') >= 3
     assert page.text.count('alert(1)') > 10 and not (tmp_path / 'ran').exists()
 
 
@@ -217,7 +221,7 @@ def test_charts_place_their_points():
     line = line_chart('t', {'a': [(0, 0), (10, 1)], 'b': [(5, 1)]}, 'x', 'y')
     points = re.findall(r'points="([^"]*)"', line)
     (x0, y0), (x1, y1) = (map(float, point.split(',')) for point in points[0].split())
-    assert x0 == 70 and x1 == 626 and y0 > y1 and float(points[1].split(',')[0]) == (x0 + x1) / 2
+    assert x0 == 84 and x1 == 626 and y0 > y1 and float(points[1].split(',')[0]) == (x0 + x1) / 2
     bars = re.findall(r'height="([\d.]+)"><title>(\w+)', bar_chart('t', {'0': {'q': 2, 'v': 4}}, 'x', 'y', {
         '0 q': 'two', '0 v': 'four'}))
     assert [name for _, name in bars] == ['two', 'four'] and float(bars[1][0]) == pytest.approx(2 * float(bars[0][0]))
@@ -251,7 +255,7 @@ class Prepared(CustomDataset):
         return self.pipeline(super().get_data_info(idx))
 
 
-@pytest.mark.parametrize('size, dark', [((1200, 2600), False), ((400, 3000), True)], ids=['wide', 'narrow and dark'])
+@pytest.mark.parametrize('size, dark', [((1200, 4000), False), ((400, 2600), True)], ids=['wide', 'narrow and dark'])
 def test_the_page_in_a_browser(run, tmp_path, size, dark):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -265,14 +269,18 @@ def test_the_page_in_a_browser(run, tmp_path, size, dark):
                           env={**os.environ, 'HOME': str(tmp_path)})
     assert picture.exists(), done.stderr
     assert 'CONSOLE' not in done.stderr, done.stderr
-    pixels = np.asarray(Image.open(picture).convert('RGB')).astype(int)
+    pixels = np.asarray(Image.open(picture).convert('RGB')).astype(np.int32)
     assert pixels.shape == (size[1], size[0], 3)
     ground = pixels[2, 2]
     assert bool(ground.mean() < 60) is dark
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # text, curves and pictures, not one colour
+    assert len(np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.int32))) > 200  # text, curves and pictures, not one colour
     drawn = (np.abs(pixels - ground).sum(-1) > 60).mean(1)  # by rows of pixels
     assert (drawn[:1500].reshape(-1, 100).max(1) > 0.01).all(), 'a part of the page is blank'
-    blue = (pixels[..., 2] - pixels[..., 0] > 80).sum()
-    assert blue > 2000, 'no curve, bar or matrix is drawn'
+    colour = np.abs(pixels - ((106, 168, 247) if dark else (31, 111, 209))).max(-1) < 4  # the first one of charts
+    top = np.flatnonzero(colour.any(1))[0]
+    blue = pixels[top : top + 150, :, 2] - pixels[top : top + 150, :, 0] > 50
+    assert blue.any(0).sum() > 200, 'no curve is drawn'
+    if not dark:  # Else they lie below the picture.
+        assert (np.abs(pixels - (133, 128, 128)).max(-1) < 3).sum() > 1000, 'the synthetic images are not shown'
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 COLOURS = 6
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 14, 12, 48
 _WIDTH, _HEIGHT = 640, 280
 _MARKED = 60  # Points up to which each is marked.
 
@@ -111,7 +111,7 @@ def bar_chart(
             if wide >= 13:
                 parts.append(_text((left + wide / 2 - 1, y - 4), say_number(value), 'small middle'))
             left += wide
-        parts.append(_text(((begin + left) / 2, _HEIGHT - _BOTTOM + 16), name, 'tick middle'))
+        parts.append(_text(((begin + left) / 2, _HEIGHT - _BOTTOM + 18), name, 'tick middle'))
         left += gap
     return figure(title, kinds, parts, f'{title}. {len(groups)} groups of {", ".join(kinds)}.', width)
 
@@ -226,10 +226,10 @@ def _frame(x_axis: Axis, y_axis: Axis, numbers: bool = True) -> Markup:
             x_axis.start, x_axis.end, y, y))
         parts.append(_text((x_axis.start - 6, y + 4), say_number(value), 'tick end'))
     for value in ticks(x_axis.low, x_axis.high, 7) if numbers else []:
-        parts.append(_text((x_axis.at(value), bottom + 16), say_number(value), 'tick middle'))
+        parts.append(_text((x_axis.at(value), bottom + 18), say_number(value), 'tick middle'))
     parts.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
         x_axis.start, x_axis.end, bottom, bottom))
-    parts.append(_text(((x_axis.start + x_axis.end) / 2, bottom + 36), x_axis.label, 'label middle'))
-    parts.append(Markup('<text class="label middle" transform="translate(14 {:.1f}) rotate(-90)">{}</text>').format(
+    parts.append(_text(((x_axis.start + x_axis.end) / 2, bottom + 40), x_axis.label, 'label middle'))
+    parts.append(Markup('<text class="label middle" transform="translate(16 {:.1f}) rotate(-90)">{}</text>').format(
         (y_axis.start + y_axis.end) / 2, y_axis.label))
     return Markup('').join(parts)

@@ -72,14 +72,18 @@ class Folder:
 
     @cached_property
     def config(self) -> Path | None:
-        """The config that the run has dumped."""
-        found = sorted(self.path.glob('*.py')) or sorted(self.path.glob('*/vis_data/config.py'))
+        """The config that the training has dumped; a test that came later has replaced the one at the top."""
+        starts = [path.with_name('config.py') for path in sorted(self.path.glob(SCALARS))]
+        starts = [path for path in starts if path.is_file()]
+        # That of a start which resumed says so, and would not repeat the run.
+        begun = [path for path in starts if not _read_settings_of(path).get('resume')]
+        found = begun or starts or sorted(path for path in self.path.glob('*.py') if path.is_file())
         return found[-1] if found else None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What the dumped config says, as far as it is literals."""
-        return read_settings(self.config.read_text(encoding='utf-8', errors='replace')) if self.config else {}
+        return _read_settings_of(self.config) if self.config else {}
 
     @cached_property
     def curves(self) -> Curves | None:
@@ -153,6 +157,10 @@ def read_settings(text: str) -> dict[str, Any]:
             except (ValueError, RecursionError, TypeError):
                 continue
     return found
+
+
+def _read_settings_of(path: Path) -> dict[str, Any]:
+    return read_settings(path.read_text(encoding='utf-8', errors='replace'))
 
 
 def _literal(node: ast.expr) -> Any:

@@ -206,6 +206,7 @@ border:1px solid var(--line);border-radius:.35rem;display:grid;place-items:cente
 .gallery p{font-size:.82rem;line-height:1.35;margin:.25rem 0 0;overflow-wrap:anywhere}
 .good{color:var(--good)}.bad{color:var(--bad)}
 summary{cursor:pointer;color:var(--accent)}
+@media screen and (max-width:40rem){figure svg:not([style*=px]) text{font-size:16px}}
 @media print{:root{--bg:#fff;--ink:#000;--soft:#444;--line:#ccc;--card:#fff;--accent:#000;--on:#fff;--c0:#1f6fd1;
 --c1:#d9730d;--c2:#2a8f57;--c3:#a4399c;--c4:#9a7b00;--c5:#5b6b7f;--good:#1d7f4f;--bad:#b3261e;--warn:#fff}
 nav{display:none}body{font-size:11pt}figure,.gallery li,tr{break-inside:avoid}h2{break-after:avoid}
