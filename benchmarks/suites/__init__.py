@@ -8,7 +8,20 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ..core import Comparison, Growth
-from . import attention, episodes, hub, linear, mixed, rlrr, sparse, stable_rank, switch, text
+from . import (
+    attention,
+    data,
+    episodes,
+    hub,
+    linear,
+    mixed,
+    rlrr,
+    sparse,
+    stable_rank,
+    start_up,
+    switch,
+    text,
+)
 
 Suite = Callable[[torch.device, bool], Iterable[Comparison | Growth]]
 
@@ -23,6 +36,8 @@ MODULES = dict(
     stable_rank=stable_rank,
     mixed=mixed,
     switch=switch,
+    start_up=start_up,
+    data=data,
 )
 
 SUITES: dict[str, Suite] = {name: module.suite for name, module in MODULES.items()}

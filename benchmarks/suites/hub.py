@@ -20,6 +20,7 @@ from mmlora.apis.hub_training import Frozen, Recipe, train_tasks
 from mmlora.randomness import derive_seed
 
 from ..core import Case, Comparison, Growth
+from ..targets import Target
 from .steps import frozen_tensors, step
 
 ABOUT = """
@@ -94,7 +95,8 @@ def side_by_side(
     count = -(-len(tasks[0].train) // recipe.batch_size)
     title = f'{len(tasks)} LoRAs, {len(tasks[0].classes)} classes, {count} steps of {recipe.batch_size} images each'
     # Adam divides small gradients by small ones: what is rounded otherwise grows over the steps.
-    return Comparison(title, cases, ORDINARY, ORDINARY, 1e-3, rounds=rounds, warm_up=0,
+    goals = [Target(f'K = {k}', ORDINARY, 1.0) for k in together]
+    return Comparison(title, cases, ORDINARY, ORDINARY, 1e-3, rounds=rounds, warm_up=0, targets=goals, peaks=False,
                       rate=('LoRAs per minute', 60.0 * len(tasks)))
 
 
@@ -135,5 +137,5 @@ def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     recipe = Recipe(plan.targets, plan.rank, cfg.optim_wrapper.optimizer, slices=plan.slices, scaling=plan.scaling,
                     max_norm=cfg.optim_wrapper.clip_grad.max_norm, max_epochs=1, seed=cfg.randomness.seed)
     for batch in BATCHES[:1] if quick else BATCHES:
-        yield side_by_side(frozen, images, tasks, replace(recipe, batch_size=batch), together, 2 if quick else 3)
+        yield side_by_side(frozen, images, tasks, replace(recipe, batch_size=batch), together, 2)
     yield growing(frozen, plan, together, quick, device)

@@ -3,6 +3,9 @@
 The images of all tasks go through the backbone in one batch, each with the LoRA of its task. The loss is the sum of the
 tasks' means, and each task has an optimizer, a schedule and a clipping of its own, so that a task learns what it would
 learn alone, whatever the others do and how long. The backbone stays in evaluation mode.
+
+On a CPU a step of many tasks goes through the backbone in several passes, some tasks at a time: batches that leave the
+caches cost more than a pass saves, and memory besides.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +27,10 @@ from ..io.lora_folder import Head
 from ..progress import ProgressLine, close_line, open_line
 from ..randomness import derive_seed
 from .hub_heads import HEADS
-from .hub_tasks import HubImages, Ref, Task, load_images, steps
+from .hub_tasks import HubImages, Part, Ref, Task, load_images, steps
+
+CPU_IMAGES = 128
+"""Images of a pass on a CPU; found by measurement: 512 of 32 px in one pass take a quarter longer than in four."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +166,9 @@ def train_epochs(
         freeze(backbone, _learning(adapter_parameter_names(backbone), recipe))
         learners = [_Learner(frozen, place, task, width, recipe) for place, task in enumerate(tasks)]
         banks = find_banks(backbone).values()
-        loader = load_images(images, _Requests(tasks, recipe), num_workers)
-        for step, data in zip(steps(tasks, recipe.seed, recipe.batch_size, recipe.max_epochs), loader, strict=True):
+        passes = _Passes(tasks, recipe, CPU_IMAGES if next(backbone.parameters()).device.type == 'cpu' else None)
+        loader = load_images(images, _Requests(passes), num_workers)
+        for (step, is_last), data in zip(passes, loader, strict=True):
             for bank in banks:
                 bank.zero_grad()
             sizes = [len(part.images) for part in step]
@@ -173,7 +180,7 @@ def train_epochs(
             for part, loss in zip(step, losses, strict=True):
                 learners[part.place].step(loss.item(), len(part.images), part.epoch, part.ends)
             first = learners[step[0].place]
-            line.update(line.done + 1, epoch=f'{step[0].epoch + 1}/{recipe.max_epochs}', loss=first.mean_loss())
+            line.update(line.done + is_last, epoch=f'{step[0].epoch + 1}/{recipe.max_epochs}', loss=first.mean_loss())
             for part in step:
                 if part.ends:
                     learner = learners[part.place]
@@ -234,16 +241,31 @@ class _Learner:
 
 
 @dataclass(frozen=True)
-class _Requests:
-    """The images of each step."""
+class _Passes:
+    """What goes through the backbone at once: parts of a step with at most so many images, and whether they end it."""
 
     tasks: Sequence[Task]
     recipe: Recipe
+    limit: int | None
 
-    def __iter__(self) -> Iterator[list[tuple[Ref, int, int]]]:
+    def __iter__(self) -> Iterator[tuple[list[Part], bool]]:
         recipe = self.recipe
         for step in steps(self.tasks, recipe.seed, recipe.batch_size, recipe.max_epochs):
-            yield [(self.tasks[part.place].train[i], _image_seed(recipe, self.tasks[part.place]), part.epoch)
+            count = len(step) if self.limit is None else max(1, self.limit // recipe.batch_size)
+            for start in range(0, len(step), count):
+                yield step[start : start + count], start + count >= len(step)
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """The images of each pass."""
+
+    passes: _Passes
+
+    def __iter__(self) -> Iterator[list[tuple[Ref, int, int]]]:
+        tasks, recipe = self.passes.tasks, self.passes.recipe
+        for step, _ in self.passes:
+            yield [(tasks[part.place].train[i], _image_seed(recipe, tasks[part.place]), part.epoch)
                    for part in step for i in part.images]
 
 

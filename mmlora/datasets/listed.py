@@ -8,6 +8,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.datasets import BaseDataset
 
 from .list_files import ListedImage, check_images_exist, read_list, repeated
+from .loading import LoadImageFromFile
 
 
 def check_shot(n_shot: Any, exp: Any) -> None:
@@ -40,10 +41,13 @@ class ListedDataset(BaseDataset):
         without: Path of another list whose images are left out; every one of them must be in ``ann_file``.
         check_images: Whether to check at construction that all images exist.
         metainfo: Meta information; ``num_classes`` is added.
+        in_memory: GiB that all images may take, decoded: they are then decoded once, when the data set is built, and
+            not in each epoch. None decodes each image whenever it is asked for.
         **kwargs: Arguments of mmpretrain's ``BaseDataset`` (``data_root``, ``data_prefix``, ``pipeline`` ...).
 
     Raises:
-        ValueError: The list cannot be used; see :func:`~mmlora.datasets.list_files.read_list`.
+        ValueError: The list cannot be used; see :func:`~mmlora.datasets.list_files.read_list`. Or ``in_memory`` is no
+            size, is too small, or the pipeline has no ``LoadImageFromFile``.
         FileNotFoundError: The list or images do not exist.
     """
 
@@ -55,12 +59,32 @@ class ListedDataset(BaseDataset):
         without: str | None = None,
         check_images: bool = True,
         metainfo: Mapping[str, Any] | None = None,
+        in_memory: float | None = None,
         **kwargs: Any,
     ) -> None:
+        if in_memory is not None and (isinstance(in_memory, bool) or not isinstance(in_memory, (int, float))
+                                      or not in_memory > 0):
+            raise ValueError(f'in_memory={in_memory!r} must be the GiB that decoded images may take, such as 2.0, or '
+                             'None')
+        self.in_memory = in_memory
         self.num_classes, self.multi_label = num_classes, multi_label
         self.without, self.check_images = without, check_images
         metainfo = {**(metainfo or {}), 'num_classes': num_classes}
         super().__init__(ann_file=ann_file, metainfo=metainfo, **kwargs)
+
+    def full_init(self) -> None:
+        """Read the list, and the images where they are to be kept."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        if self.in_memory is None:
+            return
+        loaders = [one for one in self.pipeline.transforms if isinstance(one, LoadImageFromFile)]
+        if not loaders:
+            raise ValueError(f'in_memory={self.in_memory} keeps what LoadImageFromFile decodes, and the pipeline has '
+                             f'{[type(one).__name__ for one in self.pipeline.transforms]}')
+        for loader in loaders:
+            loader.keep((self.get_data_info(place)['img_path'] for place in range(len(self))), self.in_memory)
 
     def read_images(self, path: str) -> list[ListedImage]:
         """Read a list of this data set."""

@@ -1,6 +1,7 @@
 """Images from files that somebody else may have written."""
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -19,6 +20,13 @@ MAX_PIXELS = 2**27
 # What the decoders raise on bytes that make no sense to them.
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, Image.DecompressionBombError,
            cv2.error)
+
+
+class _Kept(dict[str, np.ndarray]):
+    """Images that nobody writes to, so that copies of a data set share them."""
+
+    def __deepcopy__(self, memo: dict) -> '_Kept':
+        return self
 
 
 @register(TRANSFORMS, bare=False)
@@ -43,6 +51,30 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             raise ValueError(f'max_pixels={max_pixels!r} must be a whole number of at least 1')
         super().__init__(**kwargs)
         self.max_pixels = max_pixels
+        self._kept = _Kept()
+
+    def keep(self, paths: Iterable[str], limit: float) -> None:
+        """Decode images now, once, and keep them as they are decoded.
+
+        Worker processes that are forked afterwards share the memory.
+
+        Args:
+            paths: Of the images.
+            limit: GiB that they may take together.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: An image cannot be used, or they take more than ``limit``.
+        """
+        paths, kept, size = list(dict.fromkeys(paths)), _Kept(), 0
+        for number, path in enumerate(paths, 1):
+            kept[path] = self._read(path)
+            size += kept[path].nbytes
+            if size > limit * 2**30:
+                raise ValueError(f'{number} of {len(paths)} decoded images take more than in_memory={limit} GiB, all '
+                                 f'would take about {size / number * len(paths) / 2**30:.1f}: give more, or leave '
+                                 'in_memory out and decode them in each epoch')
+        self._kept = kept
 
     def transform(self, results: dict) -> dict | None:
         """Read ``img_path`` and add ``img`` ``(H, W, C)``, ``img_shape`` and ``ori_shape``.
@@ -54,8 +86,10 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             FileNotFoundError: There is no such file.
             ValueError: It is no image, damaged, or larger than ``max_pixels``; the file is named.
         """
+        path = results['img_path']
         try:
-            image = self._read(results['img_path'])
+            # A copy: transforms may write into it.
+            image = self._kept[path].copy() if path in self._kept else self._read(path)
         except (OSError, ValueError):
             if self.ignore_empty:
                 return None

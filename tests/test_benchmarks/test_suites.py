@@ -15,8 +15,10 @@ CPU = torch.device('cpu')
 OTHER_WORK = {
     'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
     'linear': {'frozen', 'fully trained'},
+    'data': {'nothing but the transforms'},
     'mixed': {'one adapter for all (ours)'},
     'rlrr': {'frozen'},
+    'step': {'floor', 'full fine-tuning'},
     'sparse': {'25% left out', '50% left out', '75% left out'},
 }
 
