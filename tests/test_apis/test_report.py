@@ -187,11 +187,16 @@ def test_many_classes_are_shown_by_what_is_confused(tmp_path):
     assert source.count('<tr>') == PAIRS + 1
 
 
+def test_validations_lie_at_their_iterations():
+    rows = [dict(loss=1.0, iter=50, step=50), {'auc/mean': 7.0, 'step': 60}, {'auc/mean': 8.0, 'step': 2}]
+    assert read_curves(['\n'.join(map(json.dumps, rows))]).val == {'auc/mean': [(60, 7), (50, 8)]}
+
+
 def test_curves_of_a_run_that_was_resumed():
     first = '\n'.join(json.dumps(row) for row in (
         dict(loss=3.0, lr=0.1, base_lr=0.1, iter=1, epoch=1, step=1), {'accuracy/top1': 50.0, 'step': 1},
         dict(loss=2.0, lr=0.1, iter=2, epoch=2, step=2), {'accuracy/top1': 60.0, 'step': 2},
-        dict(loss=9.0, lr=0.1, iter=3, epoch=3, step=3)))
+        dict(loss=9.0, lr=0.1, iter=3, epoch=3, step=3), {'accuracy/top1': 9.0, 'step': 3}))
     second = json.dumps(dict(loss=1.0, lr=float('nan'), iter=3, epoch=3, step=3)) + '\n{"accuracy/top1": 7'
     found = read_curves([first, second])
     assert found.train == dict(loss=[(1, 3), (2, 2), (3, 1)], lr=[(1, 0.1), (2, 0.1)])

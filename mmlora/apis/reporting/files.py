@@ -112,9 +112,10 @@ def read_curves(texts: list[str]) -> Curves:
                 if begin is None:
                     begin = now
                     train, val = _before(train, begin), _before(val, begin)
-            # A validation may be logged by its epoch; it comes after the last step before it.
+            # A validation is logged by its epoch or its iteration; it comes after the last step before it.
+            at = now if of_step else max(now, row.get('step', 0.0))
             for name in row.keys() - _LEFT_OUT:
-                (train if of_step else val).setdefault(name, []).append((now, row[name]))
+                (train if of_step else val).setdefault(name, []).append((at, row[name]))
     return Curves(*({name: curves[name] for name in sorted(curves) if curves[name]} for curves in (train, val)))
 
 
