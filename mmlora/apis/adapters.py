@@ -40,12 +40,12 @@ from ..adapters.named import Use
 from ..engine.adapter_folder import (
     find_backbone,
     find_classifier,
-    frozen_sha256,
     read_head,
     write_adapter,
 )
 from ..engine.base_weights import base_sha256
-from ..engine.kind_loading import adapt_as_folder, check_adapted_as, check_tensors
+from ..engine.kind_loading import load_kind
+from ..engine.structure import Structure
 from ..io.clip_folder import FORMAT as CLIP_FORMAT
 from ..io.json_object import read_object
 from ..io.kind_folder import KindFolder, is_kind_folder, read_kind_folder
@@ -90,11 +90,13 @@ class LoadedAdapter:
         info: What is known of it.
         head: Its head, or None.
         alone: Whether it is of another kind than the LoRAs of a bank.
+        before: Of such a kind, the backbone and the classifier without it, unless the model was built with it.
     """
 
     info: AdapterInfo
     head: Head | None
     alone: bool = False
+    before: tuple[Structure, nn.Module | None] | None = None
 
 
 def load_adapter(
@@ -245,8 +247,8 @@ def set_adapter(model: nn.Module, name: Use) -> None:
     if other is not None:
         if name == other.info.name:
             return
-        raise ValueError(f'{other.info.kind} cannot be switched: the model has {other.info.name!r} alone. Build the '
-                         'model again for another one')
+        raise ValueError(f'{other.info.kind} cannot be switched: the model has {other.info.name!r} alone. Take it '
+                         'away with delete_adapter, and load another one')
     numbers = use_adapters(backbone, name)
     found = find_classifier(model)
     if found is not None and isinstance(found[1], HeadBank):
@@ -274,11 +276,19 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     """Take an adapter away; without any the model is the plain one again, bit for bit.
 
     Raises:
-        ValueError: There is none of this name, or it is no LoRA.
+        ValueError: There is none of this name, or the model was built with it.
     """
     loaded = loaded_adapters(model)
     if name in loaded and loaded[name].alone:
-        raise ValueError(f'{loaded[name].info.kind} cannot be taken away from a model: build the model again')
+        if loaded[name].before is None:
+            raise ValueError(f'the model was built with {loaded[name].info.kind}, which cannot be taken away: build it '
+                             'without')
+        structure, classifier = loaded[name].before
+        structure.restore()
+        if classifier is not None:
+            _put(model, find_classifier(model)[0], classifier)
+        model.loaded_adapters = {}
+        return
     remove_adapter(find_backbone(model), name)
     loaded.pop(name, None)
     _settle_heads(model)
@@ -294,29 +304,13 @@ def _read(folder: str | os.PathLike) -> LoRAFolder | KindFolder:
 
 
 def _load_kind(model: nn.Module, backbone: nn.Module, found: KindFolder, name: str, said: str | None) -> None:
-    adaptation, table = found.record['adaptation'], found.record['rank_table']
-    learned = set(found.tensors)
     _check_head(model, found.head, found.path)
-    if getattr(backbone, 'adaptation', None) is None:
-        if adapter_modules(backbone):
-            raise ValueError(f'{found.path} is {adaptation["kind"]}, and the model has other adapters, beside which it '
-                             'cannot be: give a plain model')
-        _check_base(said, frozen_sha256(backbone, learned), found.path)
-        training = backbone.training
-        adapt_as_folder(backbone, found)
-        backbone.train(training)
-    else:
-        check_adapted_as(backbone, adaptation, table, str(found.path))
-        check_tensors(backbone, found.tensors, str(found.path))
-        _check_base(said, frozen_sha256(backbone, learned), found.path)
-    state = backbone.state_dict()
-    with torch.no_grad():
-        for key, value in found.tensors.items():
-            state[key].copy_(value)
-    classifier = find_classifier(model)
+    known, classifier = next(iter(loaded_adapters(model).values()), None), find_classifier(model)
+    structure = load_kind(backbone, found, lambda digest: _check_base(said, digest, found.path))
+    before = (structure, classifier and classifier[1]) if structure is not None else known and known.before
     if found.head is not None and classifier is not None:
         _put_head(model, *classifier, found.head)
-    model.loaded_adapters = {name: LoadedAdapter(_describe(found, name), found.head, alone=True)}
+    model.loaded_adapters = {name: LoadedAdapter(_describe(found, name), found.head, True, before)}
 
 
 def _put_head(model: nn.Module, name: str, linear: nn.Linear, head: Head) -> None:
@@ -324,8 +318,12 @@ def _put_head(model: nn.Module, name: str, linear: nn.Linear, head: Head) -> Non
     with torch.no_grad():
         new.weight.copy_(head.weight)
         new.bias.copy_(head.bias)
+    _put(model, name, new)
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition('.')
-    setattr(model.get_submodule(parent), child, new)
+    setattr(model.get_submodule(parent), child, module)
 
 
 def _check_head(model: nn.Module, head: Head | None, path: Path) -> None:
@@ -367,8 +365,7 @@ def _settle_heads(model: nn.Module) -> None:
             layer.weight.copy_(new.weight)
             layer.bias.copy_(new.bias)
             new = layer
-    parent, _, child = name.rpartition('.')
-    setattr(model.get_submodule(parent), child, new)
+    _put(model, name, new)
     set_adapter(model, named_adapters(find_backbone(model)).use)
 
 

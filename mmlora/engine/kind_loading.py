@@ -6,18 +6,54 @@ sizes which nobody could hold take no memory, and a folder that does not fit lea
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..adapters import adapter_modules
 from ..io.kind_folder import KIND, KindFolder
 from ..models.backbones.adapt import adapt_as
 from ..models.pretrained import HEADS
 from ..ranks import RankTable
 from .adapter_folder import frozen_sha256, learned_names
+from .structure import Structure
+
+
+def load_kind(backbone: nn.Module, found: KindFolder, check: Callable[[str], None]) -> Structure | None:
+    """Give a backbone the adapter of a folder.
+
+    Args:
+        backbone: Plain, or adapted in the same way.
+        found: The folder.
+        check: Looks at the hash of the frozen weights.
+
+    Returns:
+        What a plain backbone was before.
+
+    Raises:
+        ValueError: They do not fit each other.
+    """
+    learned, before = set(found.tensors), None
+    if getattr(backbone, 'adaptation', None) is None:
+        if adapter_modules(backbone):
+            raise ValueError(f'{found.path} is {found.record["adaptation"]["kind"]}, and the model has other adapters, '
+                             'beside which it cannot be: take them away with delete_adapter, or give a plain model')
+        check(frozen_sha256(backbone, learned))
+        before, training = Structure(backbone, learned), backbone.training
+        adapt_as_folder(backbone, found)
+        backbone.train(training)
+    else:
+        check_adapted_as(backbone, found.record['adaptation'], found.record['rank_table'], str(found.path))
+        check_tensors(backbone, found.tensors, str(found.path))
+        check(frozen_sha256(backbone, learned))
+    state = backbone.state_dict()
+    with torch.no_grad():
+        for key, value in found.tensors.items():
+            state[key].copy_(value)
+    return before
 
 
 def adapt_as_folder(backbone: nn.Module, found: KindFolder) -> None:

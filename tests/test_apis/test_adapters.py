@@ -211,8 +211,40 @@ def test_other_kinds_come_back(kind, base, tmp_path):
     other = build(vit())
     with pytest.raises(ValueError, match=r'stands on weights with the sha256 .*those of the model have'):
         mmlora.load_adapter(other, tmp_path / 'a')
-    with pytest.raises(ValueError, match='Build the model again|cannot be taken away'):
-        mmlora.delete_adapter(again, 'mine')
+    with pytest.raises(ValueError, match='cannot be switched.*delete_adapter'):
+        mmlora.set_adapter(again, None)
+    mmlora.delete_adapter(again, 'mine')  # The plain model, bit for bit, which takes the adapter again.
+    plain = build(vit(init_cfg=base))
+    plain.init_weights()
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in again.state_dict().items())
+    assert set(again.state_dict()) == set(plain.state_dict()) and mmlora.list_adapters(again) == []
+    assert {key for key, p in again.named_parameters() if p.requires_grad} == {
+        key for key, p in plain.named_parameters() if p.requires_grad}
+    plain.eval()
+    assert torch.equal(again(x)[-1], plain(x)[-1])
+    assert torch.equal(mmlora.load_adapter(again, tmp_path / 'a')(x)[-1], expected)
+
+
+def test_a_kind_leaves_with_its_head_and_one_that_does_not_fit_changes_nothing(tmp_path):
+    torch.manual_seed(4)
+    plain, x = classifier(num_classes=4), torch.randn(2, 3, 32, 32)
+    adapted = classifier(dict(type='AdaptedBackbone', kind='vpt', backbone=vit(), adapter_cfg=dict(num_tokens=3)), 2)
+    with torch.no_grad():
+        for key, value in plain.backbone.state_dict().items():
+            adapted.backbone.state_dict()[key].copy_(value)
+    mmlora.save_adapter(adapted, tmp_path / 'a')
+    model, expected, calls = copy.deepcopy(plain), plain(x), []
+    hook = model.backbone.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    mmlora.load_adapter(model, tmp_path / 'a', 'vpt')
+    torch.testing.assert_close(model(x), adapted(x), atol=1e-6, rtol=1e-5)
+    mmlora.delete_adapter(model, 'vpt')
+    assert torch.equal(model(x), expected) and len(calls) == 2  # Hooks of others stay, and can be taken away.
+    hook.remove()
+    record = tmp_path / 'a' / 'mmlora.json'
+    record.write_text(record.read_text().replace('"num_tokens": 3', '"num_tokens": 7'))
+    with pytest.raises(ValueError, match=r'does not fit the model: 1 tensors .*vpt_prompts'):
+        mmlora.load_adapter(model, tmp_path / 'a', 'vpt')
+    assert torch.equal(model(x), expected) and set(model.state_dict()) == set(plain.state_dict()) and len(calls) == 2
 
 
 def test_peft_has_none_of_our_types():
