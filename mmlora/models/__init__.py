@@ -1,6 +1,6 @@
 """Models: adapted backbones, CLIP, and what mixes batches."""
 
-from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA
+from .backbones import AdaptedBackbone, RLRRSwin, RLRRViT, SwinSR_LoRA, VitSR_LoRA, split_backbone
 from .batch_augments import MixupCutMix
 from .batch_norm_prior import BatchNormPrior, build_prior
 from .clip import LoRACLIP, LoRACLIPClassifier, LoRACLIPVision
@@ -40,4 +40,5 @@ __all__ = [
     'VitSR_LoRA',
     'build_prior',
     'prototype_scores',
+    'split_backbone',
 ]

@@ -19,6 +19,7 @@ OTHER_WORK = {
     'mixed': {'one adapter for all (ours)'},
     'rlrr': {'frozen'},
     'step': {'floor', 'full fine-tuning'},
+    'step': {'floor', 'full fine-tuning'},
     'sparse': {'25% left out', '50% left out', '75% left out'},
 }
 

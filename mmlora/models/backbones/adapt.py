@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmpretrain.models import RevVisionTransformer, VisionTransformer
@@ -65,6 +66,7 @@ def adapt_backbone(
             draw the loaded position embedding anew; or the backbone itself would freeze the adapters.
     """
     _check_init(backbone)
+    _plain_rates(backbone)
     ranks = {name: rank if _adapts(rank) else 0 for name, rank in table.ranks.items()}
     options = _options(kind, dict(alpha=alpha, scaling=scaling, dropout=dropout)) | kwargs
     inject_exact(backbone, ranks, kind, slices, **options)
@@ -124,6 +126,13 @@ def adapt_as(backbone: nn.Module, adaptation: Mapping[str, Any], table: RankTabl
     else:
         table = RankTable(()) if table is None else table
         adapt_backbone(backbone, table, kind=adaptation['kind'], frozen=adaptation['frozen'], **options)
+
+
+def _plain_rates(backbone: nn.Module) -> None:
+    """Make plain numbers of NumPy's rates of dropped paths, each of which ends a graph of ``torch.compile``."""
+    for module in backbone.modules():
+        if isinstance(getattr(module, 'drop_prob', None), np.floating):
+            module.drop_prob = float(module.drop_prob)
 
 
 def _check_init(backbone: nn.Module) -> None:
