@@ -12,13 +12,16 @@ from . import (
     attention,
     data,
     episodes,
+    generator,
     hub,
+    last_blocks,
     linear,
     mixed,
     rlrr,
     sparse,
     stable_rank,
     start_up,
+    step,
     switch,
     text,
 )
@@ -40,6 +43,7 @@ MODULES = dict(
     switch=switch,
     start_up=start_up,
     data=data,
+    generator=generator,
 )
 
 SUITES: dict[str, Suite] = {name: module.suite for name, module in MODULES.items()}

@@ -26,7 +26,8 @@ from mmlora.episodes import Episode, draw_episode, positions_by_class
 from mmlora.evaluation import mean_and_interval, prototype_accuracy
 from mmlora.models.pretrained import PretrainedWeights
 
-from ..core import Case, Comparison
+from ..core import Case, Comparison, Growth
+from ..targets import Target
 
 ABOUT = """
 Few-shot tests by episodes: each image of the test set encoded once, as `EpisodeTestLoop` does, against the images of
@@ -39,6 +40,8 @@ WEIGHTS = 'mmlora://vit-micro_glyphs'
 ONCE, EACH = 'each image once (ours)', 'the images of each episode'
 ENCODED = 'images encoded'
 CLIP = dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072)
+CLASSES = 200
+"""Of the test set, with 20 images each: what is won is the number of images that 600 episodes ask for over these."""
 CPU_LAYERS = 3
 """Of the 12, on a CPU: encoding takes nearly all of the time, whatever the depth."""
 
@@ -115,7 +118,7 @@ def by_episode(model: BaseModel, dataset: Prepared, metrics: Sequence[Mapping[st
 
 
 def side_by_side(
-    title: str, model: BaseModel, dataset: Prepared, metrics: Sequence[Mapping[str, Any]], rounds: int
+    title: str, model: BaseModel, dataset: Prepared, metrics: Sequence[Mapping[str, Any]], goals: Sequence[Target] = ()
 ) -> Comparison:
     """Return both ways to test a model by the episodes of some metrics."""
     counted = Counted(model)
@@ -141,7 +144,8 @@ def side_by_side(
     number = sum(own['n_episodes'] for own in metrics)
     settings = ' and '.join(f'{own["n_episodes"]} episodes of {own["n_shot"]} shots' for own in metrics)
     note = f'{settings}, {metrics[0]["n_way"]} ways, {metrics[0]["n_query"]} queries; {len(dataset)} images.'
-    return Comparison(title, cases, ONCE, EACH, 0.0, note, rounds, warm_up=0, rate=('episodes per second', number))
+    return Comparison(title, cases, ONCE, EACH, 0.0, note, 1, warm_up=0, rate=('episodes per second', number),
+                      targets=goals, peaks=False)
 
 
 def letters(device: torch.device, quick: bool) -> Comparison:
@@ -150,19 +154,21 @@ def letters(device: torch.device, quick: bool) -> Comparison:
     init_default_scope(cfg.default_scope)
     drawn = DATASETS.build(dict(cfg.test_dataloader.dataset, serialize_data=False))
     labels = drawn.get_gt_labels()
-    chosen = [place for place, label in enumerate(labels) if label < 5][:40] if quick else range(len(drawn))
+    some = [place for place, label in enumerate(labels) if label < (5 if quick else CLASSES)]
+    chosen = some[:40] if quick else some
     dataset = Prepared([drawn[place]['inputs'] for place in chosen], [labels[place] for place in chosen])
     model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).to(device)
     PretrainedWeights(WEIGHTS)(model.backbone)
-    metrics = [dict(own, **(dict(n_query=3, n_episodes=2) if quick else {})) for own in cfg.test_evaluator]
-    return side_by_side('vit-micro, letters of scripts it has not seen', model, dataset, metrics, 2)
+    metrics = [dict(own, **(dict(n_query=3, n_episodes=2) if quick else {})) for own in cfg.test_evaluator[:1]]
+    title = f'vit-micro, letters of scripts it has not seen, {len(set(dataset.labels))} classes'
+    return side_by_side(title, model, dataset, metrics, [Target(ONCE, EACH, 1 / 10)])
 
 
 def clip_like(device: torch.device, quick: bool) -> Comparison:
     """Return a test of a ViT-B/32 as CLIP's, with weights and images drawn at random: each class has a picture."""
     arch = CLIP if device.type == 'cuda' else dict(CLIP, num_layers=CPU_LAYERS)
     arch = dict(arch, embed_dims=24, num_heads=2, feedforward_channels=32) if quick else arch
-    size, patch, classes, episodes = (32, 16, 5, 2) if quick else (224, 32, 8, 20)
+    size, patch, classes, episodes = (32, 16, 5, 2) if quick else (224, 32, 5, 10)
     episodes = 600 if device.type == 'cuda' and not quick else episodes
     backbone = dict(type='VisionTransformer', arch=arch, img_size=size, patch_size=patch, pre_norm=True)
     torch.manual_seed(0)
@@ -176,10 +182,27 @@ def clip_like(device: torch.device, quick: bool) -> Comparison:
     metric = dict(type='mmlora.EpisodeAccuracy', n_way=5, n_shot=1, n_query=15, n_episodes=episodes, metric='cosine',
                   prefix='1-shot')
     title = f'ViT-B/32 as CLIP has it, {arch["num_layers"]} of 12 layers'
-    return side_by_side(title, model, Prepared(list(inputs), labels), [metric], 2)
+    return side_by_side(title, model, Prepared(list(inputs), labels), [metric])
 
 
-def suite(device: torch.device, quick: bool) -> Iterator[Comparison]:
+def growing(quick: bool) -> Growth:
+    """Return the accuracies of more and more episodes from features that are there: what comes after encoding."""
+    sizes, width = ((2, 4), 8) if quick else ((100, 200, 400, 800), 768)
+    labels = np.arange(20).repeat(20)
+    features = np.random.default_rng(0).normal(size=(len(labels), width)).astype(np.float32)
+    positions = positions_by_class(labels)
+
+    def accuracies(count: int) -> None:
+        for number in range(count):
+            episode = draw_episode(positions, 5, 1, 15, 0, number)
+            prototype_accuracy(features[episode.support], features[episode.query], 'cosine')
+
+    cases = {n: Case(f'{n} episodes', lambda n=n: accuracies(n)) for n in sizes}
+    return Growth('5-way 1-shot episodes on cached features, 15 queries', 'episodes', cases, 2 if quick else 5)
+
+
+def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     """Compare on a small model with many episodes, and on a large one with few."""
     for make in (letters, clip_like):
         yield make(device, quick)
+    yield growing(quick)

@@ -16,10 +16,11 @@ OTHER_WORK = {
     'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
     'linear': {'frozen', 'fully trained'},
     'data': {'nothing but the transforms'},
+    'generator': {'LayerHyperNet: one LoRA', 'PCARidge: one LoRA', 'a step of fine-tuning, 5 images'},
     'mixed': {'one adapter for all (ours)'},
     'rlrr': {'frozen'},
     'step': {'floor', 'full fine-tuning'},
-    'step': {'floor', 'full fine-tuning'},
+    'stable_rank': {'two passes over W'},
     'sparse': {'25% left out', '50% left out', '75% left out'},
 }
 
