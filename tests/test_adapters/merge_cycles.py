@@ -18,6 +18,7 @@ from mmlora.adapters import (
     MELoRALinear,
     MoSLoRALinear,
     PiSSALinear,
+    PlainMultiheadAttentionLoRA,
     RLRRConv2d,
     RLRRLinear,
     ScaleShiftConv2d,
@@ -100,6 +101,8 @@ LAYERS = {
     'RLRR of a convolution': conv(RLRRConv2d.from_conv),
     'LoRA of an attention': attention(),
     'LoRA of an attention of other widths': attention(kdim=6, vdim=4),
+    'LoRA of an attention by its published name': lambda bias: (
+        PlainMultiheadAttentionLoRA(nn.MultiheadAttention(8, 2, bias=bias, batch_first=True), r=2), TOKENS),
     'SSF of a linear layer': lambda bias: (ScaleShiftLinear.from_layer(nn.Linear(8, 12, bias=bias)), TOKENS),
     'SSF of a convolution': conv(ScaleShiftConv2d.from_layer),
     'SSF of a LayerNorm': norm(lambda bias: ScaleShiftLayerNorm.from_layer(nn.LayerNorm(8, bias=bias)), TOKENS),
