@@ -44,7 +44,7 @@ def lock_folder(folder: str | os.PathLike, name: str, wait: float = 0.0, needed:
             print_log(f'The file system of {folder} has no locks: see to it yourself that no other process uses it.',
                       logger='current', level=logging.WARNING)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
+        os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
         yield
     finally:
         if descriptor in _held:  # not in a process that was forked meanwhile
