@@ -278,7 +278,8 @@ def test_the_page_in_a_browser(run, tmp_path, size, dark):
     assert pixels.shape == (size[1], size[0], 3)
     ground = pixels[2, 2]
     assert bool(ground.mean() < 60) is dark
-    assert len(np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.int32))) > 200  # text, curves and pictures, not one colour
+    colours = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.int32))
+    assert len(colours) > 200  # text, curves and pictures, not one colour
     drawn = (np.abs(pixels - ground).sum(-1) > 60).mean(1)  # by rows of pixels
     assert (drawn[:1500].reshape(-1, 100).max(1) > 0.01).all(), 'a part of the page is blank'
     colour = np.abs(pixels - ((106, 168, 247) if dark else (31, 111, 209))).max(-1) < 4  # the first one of charts
