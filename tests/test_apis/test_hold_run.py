@@ -145,7 +145,7 @@ def test_a_folder_below_a_file_and_a_file_in_its_place(tmp_path, images):  # noq
 
 
 NAMES = {
-    'letters and signs': 'Übung ñ 日本語 إختبار 🙂 a b\'c"d{e}%s$HOME#;&(1)[*]?\nline',
+    'letters and signs': 'C:/Übung ñ 日本語 إختبار 🙂 a b\'c"d{e}%s$HOME#;&(1)[*]?\nline',
     'long': '/'.join([*['long' * 60] * 13, 'ä' * 127 + 'x']),  # 3389 bytes, the last part 255
 }
 

@@ -45,7 +45,7 @@ class CheckpointHook(StockCheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find out where checkpoints go; local folders are written atomically. Tidy up after a run that was killed."""
         out_dir = str(self.out_dir or runner.work_dir)
-        if self.backend_args is None and self.file_client_args is None and ':/' not in out_dir:
+        if self.backend_args is None and self.file_client_args is None and '://' not in out_dir:
             self.backend_args = dict(SEALED)
         super().before_train(runner)
         known = runner.message_hub.runtime_info
