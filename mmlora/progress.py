@@ -38,7 +38,8 @@ class ProgressLine:
     def __init__(self, label: str, total: int | None = None, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
         self.fields: dict[str, Any] = {}
-        self._first, self._began, self._drawn = done, time.monotonic(), float('-inf')
+        self._first, self._drawn = done, float('-inf')
+        self._began = self._at = time.monotonic()
 
     @property
     def due(self) -> bool:
@@ -53,22 +54,29 @@ class ProgressLine:
             **fields: What is shown beside it, such as ``loss=0.25``; underscores of a name become spaces, None takes
                 a field away, and the others stay.
         """
-        self.done = self.done if done is None else done
+        if done is not None:
+            self.advance(done)
         self.fields.update({name.replace('_', ' '): value for name, value in fields.items()})
         if self.due:
             self._drawn = time.monotonic()
             _SCREEN.draw()
 
+    def advance(self, done: int) -> None:
+        """Note how many steps are done, and draw nothing."""
+        self.done, self._at = done, time.monotonic()
+
     def seconds_left(self, part: float = 0.0) -> float | None:
         """Estimate the rest of the job from the steps that were done since it began; None where nothing is known.
 
         Args:
-            part: How much of the step is done that it is at.
+            part: How much of the step is done that it is at; counts for the first one.
         """
-        steps = self.done + part - self._first
-        if self.total is None or steps <= 0:
+        steps, now = self.done - self._first, time.monotonic()
+        if self.total is None or steps + part <= 0:
             return None
-        return (time.monotonic() - self._began) / steps * max(self.total - self.done - part, 0)
+        if not steps:
+            return max((now - self._began) / part * (self.total - self.done - part), 0.0)
+        return max((self._at - self._began) / steps * (self.total - self.done) - (now - self._at), 0.0)
 
     def position(self) -> str:
         """Return ``train 3/10``."""

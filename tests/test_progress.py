@@ -149,12 +149,18 @@ def test_a_narrow_terminal_without_utf8_cuts_the_line(make_terminal, monkeypatch
 
 
 def test_time_left_counts_what_this_process_did(monkeypatch):
-    clock = iter([0.0, 10.0, 10.0])  # began; looked at twice
-    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
+    now = [0.0]
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
     line = ProgressLine('train', 100, done=50)
+    now[0] = 10.0
     assert line.seconds_left() is None
-    line.done = 60
-    assert line.seconds_left() == pytest.approx(40) and line.seconds_left(0.5) == pytest.approx(10 / 10.5 * 39.5)
+    assert line.seconds_left(0.5) == pytest.approx(10 / 0.5 * 49.5)  # an inner job is half done
+    line.advance(60)
+    assert line.seconds_left() == pytest.approx(40)
+    now[0] = 13.0
+    assert line.seconds_left() == pytest.approx(37)  # it counts down while a step lasts
+    now[0] = 1000.0
+    assert line.seconds_left() == 0
     assert [format_seconds(s) for s in (59.6, 3723)] == ['01:00', '1:02:03']
 
 

@@ -39,7 +39,7 @@ class ProgressHook(Hook):
         if line is None:
             return
         if not line.due:
-            line.done = runner.iter + 1
+            line.advance(runner.iter + 1)
             return
         scalars = runner.message_hub.log_scalars
         line.update(
