@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', help='file for predictions (.pkl) or metrics (.json, .yaml, .pkl)')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what goes into --out; predictions by default')
     parser.add_argument('--no-record', action='store_true',
-                        help='do not write the result to results.json, and predictions to details, beside the checkpoint')
+                        help='write neither results.json nor details (predictions) beside the checkpoint')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings of the config, as key=value; nested keys with dots, lists as '
                              'key="[a,b]" or key=a,b')
