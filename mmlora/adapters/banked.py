@@ -98,6 +98,22 @@ def route(model: nn.Module, indices: int | Sequence[int] | Tensor) -> Iterator[N
     if not banks:
         raise ValueError('the model has no bank: call attach_bank first')
     check_unmerged(model)
+    with routed(banks, indices):
+        yield
+
+
+@contextmanager
+def routed(banks: Sequence[LoRABank], indices: int | Sequence[int] | Tensor) -> Iterator[None]:
+    """Do what :func:`route` does with the banks of a model, for who has found them: that takes a walk over the model.
+
+    Args:
+        banks: All of the model, at least one, none of them merged.
+        indices: As for :func:`route`.
+
+    Raises:
+        ValueError: A number is out of range.
+        TypeError: The indices are no whole numbers.
+    """
     before = [bank.route for bank in banks]
     chosen = Route(indices, len(banks[0]))
     try:

@@ -20,7 +20,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor
 
 from ..adapters import LoRAWeights, Member, adapter_parameter_names, attach_bank, detach_bank, draw_lora, freeze, route
-from ..adapters.banked import find_banks, take_adapter
+from ..adapters.banked import find_banks, routed, take_adapter
 from ..adapters.shared_a import shared_a_generator
 from ..adapters.targets import linear_names, select
 from ..io.lora_folder import Head
@@ -165,14 +165,14 @@ def train_epochs(
     try:
         freeze(backbone, _learning(adapter_parameter_names(backbone), recipe))
         learners = [_Learner(frozen, place, task, width, recipe) for place, task in enumerate(tasks)]
-        banks = find_banks(backbone).values()
+        banks = list(find_banks(backbone).values())
         passes = _Passes(tasks, recipe, CPU_IMAGES if next(backbone.parameters()).device.type == 'cpu' else None)
         loader = load_images(images, _Requests(passes), num_workers)
         for (step, is_last), data in zip(passes, loader, strict=True):
             for bank in banks:
                 bank.zero_grad()
             sizes = [len(part.images) for part in step]
-            with route(backbone, [part.place for part in step for _ in part.images]):
+            with routed(banks, [part.place for part in step for _ in part.images]):
                 features = frozen.features(data)
             losses = [learners[part.place].loss(part.images, own)
                       for part, own in zip(step, features.split(sizes), strict=True)]
