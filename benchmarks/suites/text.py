@@ -11,6 +11,7 @@ from torch import Tensor
 from mmlora.models.clip import LoRACLIPClassifier
 
 from ..core import Case, Comparison, Growth
+from ..targets import Target
 from .steps import frozen_tensors, step
 
 ABOUT = """
@@ -72,7 +73,9 @@ def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     title = f'CLIP text tower, {classes} classes: forward and backward, LoRA of rank 2 on q, k and v of each block'
     note = f'Texts end at token 8 to {LONGEST} of {context}.'
     # float32 through 12 blocks; the exact equality is a matter of the tests, in float64.
-    yield Comparison(title, cases(model, tokens), 'whole context', 'whole context', 1e-5, note, 2 if quick else 7)
+    goals = [Target('trimmed (ours)', 'whole context', 1 / 3)]
+    rounds = 2 if quick else 7
+    yield Comparison(title, cases(model, tokens), 'whole context', 'whole context', 1e-5, note, rounds, targets=goals)
     sizes = [2, 4, 8] if quick else [25, 50, 100, 200]
     grown = {n: cases(model, prompts(n, context, vocabulary).to(device))[1] for n in sizes}
     named = {n: Case(str(n), case.run, None, case.forward, case.known) for n, case in grown.items()}

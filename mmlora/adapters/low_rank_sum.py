@@ -27,6 +27,9 @@ from .input_dropout import InputDropout, draw_bits, draws_bits, kept_elements, k
 BLOCK = 256
 """Rows that are dropped at a time, a multiple of 8: as many as stay in a core's cache. Found by measurement."""
 
+READ = 128
+"""Rows of the gradient of the output that both of its products take at a time, so that it is read once. Measured too."""
+
 Places = tuple[tuple[int, int, float], ...]
 """For each part its first row in W, the row behind its last one, and its scaling."""
 
@@ -105,9 +108,9 @@ def computed_dtype(x: Tensor, weight: Tensor, a: Tensor) -> torch.dtype | None:
     return x.dtype if x.dtype == weight.dtype == a.dtype else None
 
 
-def blocks(length: int) -> list[slice]:
-    """Return slices of :data:`BLOCK` rows, the last one of fewer; at least one."""
-    return [slice(start, min(start + BLOCK, length)) for start in range(0, max(length, 1), BLOCK)]
+def blocks(length: int, step: int) -> list[slice]:
+    """Return slices of so many rows, the last one of fewer; at least one."""
+    return [slice(start, min(start + step, length)) for start in range(0, max(length, 1), step)]
 
 
 def kept_in(part: slice, masks: Sequence[Tensor], stacked: Tensor) -> list[Tensor]:
@@ -160,7 +163,7 @@ def reduced_rows(x: Tensor, parts: Parts) -> Tensor:
     if not parts.masks:
         return x @ parts.stacked.t()
     a, low = pieces_of(parts.stacked, parts.sizes), []
-    for block in blocks(len(x)):
+    for block in blocks(len(x), BLOCK):
         kept = kept_in(block, parts.masks, parts.stacked)
         low.append(torch.cat([(x[block] * keep) @ own.t() for keep, own in zip(kept, a, strict=True)], dim=-1))
     return torch.cat(low)
@@ -212,12 +215,10 @@ class _LowRankSum(torch.autograd.Function):
         further = torch.is_grad_enabled()  # The gradient is to be differentiated, and what was kept has no graph.
         whole = k == 1 and ctx.places[0][:2] == (0, len(weight))
         columns = [grad if whole else grad[:, first:stop] for first, stop, _ in ctx.places]
-        grad_low = torch.cat([own @ b for own, b in zip(columns, parts.b, strict=True)], dim=-1)  # (N, sum of r)
-        grad_b = [None] * k
-        if low is not None:
-            low = pieces_of(reduced_rows(x, parts) if further else low, parts.ranks, dim=-1)
-            grad_b = [(part.t() @ own).t() * scaling
-                      for part, own, (_, _, scaling) in zip(low, columns, ctx.places, strict=True)]
+        if low is not None and further:
+            low = reduced_rows(x, parts)
+        grad_low, grad_b = factor_gradients(columns, low, parts, max(len(grad), 1) if further else READ)
+        grad_b = [own if own is None else own.t() * place[2] for own, place in zip(grad_b, ctx.places, strict=True)]
         grad_weight = grad.t() @ x if needs_weight else None
         grad_bias = grad.sum(0) if needs_bias else None
         grad_x = grad @ weight if needs_x else None
@@ -254,6 +255,31 @@ class _LowRankSum(torch.autograd.Function):
         return torch.vmap(plain, in_dims, (0, 0))(*args), (0, 0)
 
 
+def factor_gradients(
+    columns: Sequence[Tensor], low: Tensor | None, parts: Parts, step: int
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Return the gradient of ``x A^T``, ``(N, sum of r)``, and that of each scaled B, transposed, ``(r, rows)``.
+
+    Args:
+        columns: Gradient of the output in the columns of each part, ``(N, rows)``.
+        low: ``x A^T``; None where no B needs a gradient.
+        parts: The parts.
+        step: Number of rows at a time.
+    """
+    lows = [None] * len(columns) if low is None else pieces_of(low, parts.ranks, dim=-1)
+    grad_low, grad_b = [], [None] * len(columns)
+    for block in blocks(len(columns[0]), step):
+        grad_low.append([])
+        for i, (own, b, part) in enumerate(zip(columns, parts.b, lows, strict=True)):
+            some = own[block] if step < len(own) else own
+            grad_low[-1].append(some @ b)
+            if part is not None:
+                seen = (part[block] if step < len(own) else part).t()
+                grad_b[i] = seen @ some if grad_b[i] is None else grad_b[i].addmm_(seen, some)
+    rows = [own[0] if len(own) == 1 else torch.cat(own, dim=-1) for own in grad_low]
+    return rows[0] if len(rows) == 1 else torch.cat(rows), grad_b
+
+
 def reduced_gradients(
     grad_x: Tensor | None, grad_low: Tensor, x: Tensor | None, parts: Parts, in_place: bool
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -272,7 +298,7 @@ def reduced_gradients(
             grad_x = grad_x.addmm_(grad_low, stacked) if in_place else torch.addmm(grad_x, grad_low, stacked)
         return grad_x, None if x is None else grad_low.t() @ x
     a, grad_a = pieces_of(stacked, parts.sizes), [0] * len(parts.sizes)
-    for block in blocks(len(grad_low)) if in_place else [slice(0, len(grad_low))]:
+    for block in blocks(len(grad_low), BLOCK) if in_place else [slice(0, len(grad_low))]:
         kept, lows = kept_in(block, parts.masks, stacked), pieces_of(grad_low[block], parts.sizes, dim=-1)
         for i, (keep, own, low) in enumerate(zip(kept, a, lows, strict=True)):
             if x is not None:

@@ -63,7 +63,8 @@ MODES = [(0.0, False), (P, False), (P, True)]
 @pytest.mark.parametrize('block', [8, 256])
 @pytest.mark.parametrize('p, separate', MODES)
 def test_value_and_gradients(tensors, p, separate, block, monkeypatch):
-    monkeypatch.setattr(low_rank_sum, 'BLOCK', block)  # 8 rows at a time, of 10
+    for name in ('BLOCK', 'READ'):
+        monkeypatch.setattr(low_rank_sum, name, block)  # 8 rows at a time, of 10
     leaves, rows = tensors
     y, expected = joint(rows, p, separate)(*leaves), written_out(rows, p, separate)(*leaves)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
