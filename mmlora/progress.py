@@ -83,6 +83,12 @@ class ProgressLine:
         return f'{self.label} {self.done}' if self.total is None else f'{self.label} {self.done}/{self.total}'
 
 
+def note(**fields: Any) -> None:
+    """Show fields with the innermost line; without one nothing happens."""
+    if _SCREEN.lines:
+        _SCREEN.lines[-1].update(**fields)
+
+
 def tracked(items: Sequence[Item], label: str) -> Iterator[Item]:
     """Yield items, while a live line counts those that are done."""
     with progress_line(label, len(items)) as line:
@@ -154,7 +160,8 @@ def _render(lines: list[ProgressLine], width: int, ascii_only: bool = False) -> 
         left = one.seconds_left(part)
         seconds = seconds if left is None else left
         part = (one.done + part) / one.total if one.total else 0.0
-    parts = [f'{name} {_number(value)}' for name, value in line.fields.items() if value is not None]
+    fields = {name: value for one in lines for name, value in one.fields.items()}
+    parts = [f'{name} {_number(value)}' for name, value in fields.items() if value is not None]
     if seconds is not None:
         parts.append(f'{format_seconds(seconds)} left')
     text = Text().append(f' {within} '.join(one.position() for one in lines), style='bold')

@@ -13,7 +13,7 @@ import torch
 from tiny import ROOT, data_options, make_images, tiny_config, tool_env, train
 
 from mmlora import progress
-from mmlora.progress import ProgressLine, format_seconds, open_line, progress_line, tidy_terminal, tracked
+from mmlora.progress import ProgressLine, format_seconds, note, open_line, progress_line, tidy_terminal, tracked
 
 SHOW, HIDE, CLEAR = '\x1b[?25h', '\x1b[?25l', '\r\x1b[2K'
 
@@ -77,6 +77,9 @@ def test_the_line_and_the_log_share_a_terminal(make_terminal):
             inner.update(1, accuracy_top1=99.5)
             row = screen(terminal.getvalue())[-1]
             assert row.startswith('train 15/20 › val 1/4 ') and 'accuracy top1 99.5' in row and len(row) < 120
+            assert 'loss 0.25' in row  # what is known of the outer job stays
+        note(accuracy=88.0)
+        assert 'accuracy 88 ' in screen(terminal.getvalue())[-1]
         print('no newline', end='')
     logger.info('after')
     shown = screen(terminal.getvalue())

@@ -20,7 +20,7 @@ from ..io.atomic import remove_leftovers
 from ..io.hub import member_name
 from ..io.lora_banks import INDEX, LoRABanks
 from ..models.backbones.ranks import pretrained_checkpoint
-from ..progress import tidy_terminal, tracked
+from ..progress import note, tidy_terminal, tracked
 from .hub_members import build_frozen, hub_recipe
 from .hub_plan import HubPlan, hub_identity, settle_hub
 from .hub_tasks import HubImages, Task, build_sources, draw_task
@@ -181,6 +181,7 @@ def build_banks(
             if failures:
                 raise failures[0]
             built += len(tasks)
+            note(accuracy=sum(one.metrics['accuracy/top1'] for _, one in kept[-len(tasks):]) / len(tasks))
             if say:
                 best = [banks.task(member_name(task.number)).checkpoints[0].metric for task in tasks]
                 rate = 60 * built / (time.time() - start)

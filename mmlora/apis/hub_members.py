@@ -15,7 +15,7 @@ from ..io.hub import member_name, member_records
 from ..io.lora_folder import write_lora_folder
 from ..models.backbones.ranks import pretrained_checkpoint
 from ..models.pretrained import PretrainedWeights
-from ..progress import tracked
+from ..progress import note, tracked
 from ..ranks import weights_sha256
 from ..version import __version__
 from .hub_plan import HubPlan, hub_identity
@@ -80,6 +80,7 @@ def train_groups(
         tasks = [draw_task(images.sources, number, how.seed, plan.n_way, plan.train_fraction, plan.across)
                  for number in group]
         trained = train_tasks(frozen, images, tasks, how, plan.num_workers)
+        note(accuracy=sum(one.metrics['accuracy/top1'] for one in trained) / len(trained))
         images.forget()
         there, failures = member_records(folder), []
         for one in trained:

@@ -12,7 +12,7 @@ from ..adapters.token_pruning import check_ratio
 from ..adapters.token_sites import patch_grid
 from ..io.pool import INDEX, Pool, PoolImage, image_name, mask_key, write_image
 from ..models.batch_norm_prior import BatchNormPrior
-from ..progress import tidy_terminal, tracked
+from ..progress import note, tidy_terminal, tracked
 from ..randomness import derive_seed
 from .inversion import Inverted, LoRAInversion, Progress
 from .inversion_settings import InversionSettings
@@ -141,6 +141,7 @@ def invert_hub(
             pool.save()
             state_file.unlink()
             right = sum(image.correct for image in images)
+            note(accuracy=100 * right / len(images))
             say(f'{where}: {right} of {len(images)} images are taken for their class')
         _clean(out)
     say(f'{len(pool.images)} images of {len(classes)} classes in {out}, {time.perf_counter() - began:.0f} s')
