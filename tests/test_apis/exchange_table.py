@@ -57,12 +57,12 @@ def plain(library: str, **more: Any) -> dict[str, Any]:
 def _patterns(library: str) -> dict[str, Any]:
     first, last = (re.escape(THEIRS[library][1].format(block)) for block in (1, 11))
     return plain(library, use_rslora=True, rank_pattern={f'^{first}.*': 5, layers(library)[-1]: 2},
-                 alpha_pattern={f'{last}.*': 9})
+                 alpha_pattern={first.removesuffix(r'\.'): 99, f'{last}.*': 9})  # The first is no end of a name.
 
 
 def _one_and_eleven(library: str) -> dict[str, Any]:
     names = [name for block in (1, 10, 11) for name in layers(library, block)]
-    own = {re.escape(name): 5 for name in layers(library, 1)}
+    own = {re.escape(name[name.index('1.'):]): 5 for name in layers(library, 1)}  # An end: '1.attn' is not '11.attn'.
     return dict(target_modules=[*names, THEIRS[library][1].format(1) + LIBRARIES[library].naming.ends['fc2']],
                 rank_pattern=own, alpha_pattern=dict.fromkeys(own, 7))
 
