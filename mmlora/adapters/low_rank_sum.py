@@ -28,7 +28,8 @@ BLOCK = 256
 """Rows that are dropped at a time, a multiple of 8: as many as stay in a core's cache. Found by measurement."""
 
 READ = 128
-"""Rows of the gradient of the output that both of its products take at a time, so that it is read once. Measured too."""
+"""Rows of the gradient of the output that both products with a B of all of it take at a time, to read it once. Several
+parts have so much smaller products that the calls cost more."""
 
 Places = tuple[tuple[int, int, float], ...]
 """For each part its first row in W, the row behind its last one, and its scaling."""
@@ -217,7 +218,8 @@ class _LowRankSum(torch.autograd.Function):
         columns = [grad if whole else grad[:, first:stop] for first, stop, _ in ctx.places]
         if low is not None and further:
             low = reduced_rows(x, parts)
-        grad_low, grad_b = factor_gradients(columns, low, parts, max(len(grad), 1) if further else READ)
+        step = READ if whole and not further else max(len(grad), 1)
+        grad_low, grad_b = factor_gradients(columns, low, parts, step)
         grad_b = [own if own is None else own.t() * place[2] for own, place in zip(grad_b, ctx.places, strict=True)]
         grad_weight = grad.t() @ x if needs_weight else None
         grad_bias = grad.sum(0) if needs_bias else None
