@@ -67,7 +67,7 @@ class Outcome:
         if self.target.of == 'time' and self.target.at_most < 0.9:
             median, low, high = 1 / median, 1 / high, 1 / low
             return f'{median:.2f} times, quartiles {low:.2f} to {high:.2f}'
-        return f'{median:.2f}' if low == high else f'{median:.2f}, quartiles {low:.2f} to {high:.2f}'
+        return f'{median:.3f}' if low == high else f'{median:.3f}, quartiles {low:.3f} to {high:.3f}'
 
 
 def not_measured(target: Target, title: str, absent: Mapping[str, str], error: str = '') -> Outcome:

@@ -170,10 +170,10 @@ class TestTargets:
         return report.comparison(replace(what, **kwargs), rows, [found]), found
 
     @pytest.mark.parametrize('at_most, of, reached, line', [
-        (1.1, 'time', True, 'two at most 1.1 of one (time): reached (0.40, quartiles 0.30 to 0.45)'),
+        (1.1, 'time', True, 'two at most 1.1 of one (time): reached (0.400, quartiles 0.300 to 0.450)'),
         (0.5, 'time', True, 'two at least 2 times as fast as one: reached (2.50 times, quartiles 2.22 to 3.33)'),
         (0.25, 'time', False, 'two at least 4 times as fast as one: missed (2.50 times, quartiles 2.22 to 3.33)'),
-        (1.02, 'kept', False, 'two at most 1.02 of one (memory kept for backward): missed (1.03)'),
+        (1.02, 'kept', False, 'two at most 1.02 of one (memory kept for backward): missed (1.030)'),
         (1.02, 'peak', None, 'two at most 1.02 of one (peak memory): not measured (no such memory here)'),
     ])  # fmt: skip
     def test_the_median_decides(self, at_most, of, reached, line):
