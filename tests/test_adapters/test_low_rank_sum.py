@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mmlora.adapters import LoRALinear, LoRAMultiheadAttention, MoSLoRALinear, SlicedLoRALinear, low_rank_sum
 from mmlora.adapters.input_dropout import InputDropout, draw_bits, kept_elements, kept_scale
@@ -148,3 +149,17 @@ def test_dropout_keeps_one_bit_an_element():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         attention(x, x, x, need_weights=False)
     assert sizes == [x.numel() // 8] * 3
+
+
+def test_checkpointing_draws_the_same_masks_again():
+    layer = SlicedLoRALinear(16, 12, rank=2, dropout=0.5, dtype=DTYPE)
+    for parameter in layer.adapter_parameters().values():
+        nn.init.normal_(parameter)
+    x, leaves = torch.randn(3, 16, dtype=DTYPE), list(layer.adapter_parameters().values())
+
+    def gradients(function):
+        torch.manual_seed(2)
+        return torch.autograd.grad(function(x).square().sum(), leaves)
+
+    again = gradients(lambda x: checkpoint(layer, x, use_reentrant=False))
+    assert all(torch.equal(*pair) for pair in zip(again, gradients(layer), strict=True))
