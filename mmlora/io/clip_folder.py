@@ -44,6 +44,9 @@ SETTINGS = {
 }  # fmt: skip
 """What ``model`` of ``mmlora.json`` must hold, and of which type; ``vision``, a dict, is missing in older folders."""
 
+LARGEST_SCALE = 1000
+"""Of logarithms of a logit scale that a folder may say; a trained one is about 4.6."""
+
 PARTS = {'base': ('sha256', 'location'), 'images': ('steps', 'mean', 'std', 'to_rgb'), 'tokenizer': ('type',)}
 """Other parts of ``mmlora.json``, and what each must hold."""
 
@@ -176,6 +179,14 @@ def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder:
     for name, kinds in SETTINGS.items():
         if not isinstance(model, dict) or name not in model or not isinstance(model[name], kinds):
             raise ValueError(f'{where}: {name} of model is missing or of a wrong type: export the folder again')
+    for name in ('classes', 'templates', 'params'):
+        if not all(isinstance(text, str) for text in model[name] or ()):
+            raise ValueError(f'{where}: {name} of model must be texts, got {str(model[name])[:200]}: export the folder '
+                             'again')
+    learned = record.get('logit_scale_value')
+    if learned is not None and (type(learned) not in (int, float) or not abs(learned) < LARGEST_SCALE):
+        raise ValueError(f'{where}: logit_scale_value, a logarithm, must be a number below {LARGEST_SCALE}, got '
+                         f'{str(learned)[:200]}: export the folder again')
     vision = model.get('vision', {})
     reason = why_no_vision(vision) if isinstance(vision, dict) else f'vision must be an object, got {vision!r}'
     if reason:
@@ -190,7 +201,11 @@ def _check_record(record: Mapping[str, Any], of_peft: Mapping[str, Any], folder:
             f'{where} is about factors with the sha256 {record.get("weights")}, and those of {WEIGHTS} have {found}: '
             f'they do not belong together. Export the folder again, or delete {RECORD} where another program wrote them'
         )
-    factor = resolve_scaling(model['scaling'], model['alpha'], model['rank'])
+    try:
+        factor = resolve_scaling(model['scaling'], model['alpha'], model['rank'])
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(f'{where}: scaling, alpha and rank of model do not make a number ({error}): export the folder '
+                         'again') from error
     if not math.isclose(factor, model['factor'], rel_tol=1e-6):
         raise ValueError(f'{where} has factor={model["factor"]!r}, and scaling={model["scaling"]!r} with alpha='
                          f'{model["alpha"]!r} gives {factor!r}: export the folder again')

@@ -101,8 +101,9 @@ def clip_folder(path: Path) -> Path:
     """Write the folder of a CLIP."""
     model = dict(arch=dict(patch_size=16), encoder='vision', params=['q'], layers=dict(vision=[0]), rank=2, alpha=2.0,
                  scaling='alpha/r', factor=1.0, templates=['a {}'], classes=['a'], logit_scale=100.0)
-    record = dict(model=model, base=dict(sha256=None, location=None), tokenizer=dict(type='CLIPTokenizer'),
-                  images=dict(steps=[], mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True))
+    record = dict(model=model, logit_scale_value=4.6, base=dict(sha256=None, location=None),
+                  tokenizer=dict(type='CLIPTokenizer'), images=dict(
+                      steps=[], mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True))
     return write_folder(path, {Site('vision', 0, 'q'): (torch.ones(2, 4), torch.ones(4, 2))}, record, 'A card.')
 
 
