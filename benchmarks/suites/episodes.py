@@ -40,8 +40,8 @@ WEIGHTS = 'mmlora://vit-micro_glyphs'
 ONCE, EACH = 'each image once (ours)', 'the images of each episode'
 ENCODED = 'images encoded'
 CLIP = dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072)
-CLASSES = 200
-"""Of the test set, with 20 images each: what is won is the number of images that 600 episodes ask for over these."""
+CLASSES = 80
+"""Of the test set, with 40 images each: what is won is the number of images that 600 episodes ask for over these."""
 CPU_LAYERS = 3
 """Of the 12, on a CPU: encoding takes nearly all of the time, whatever the depth."""
 
