@@ -96,7 +96,8 @@ def draws_bits(dropout: nn.Module, x: Tensor) -> bool:
 
     Hooks of the dropout are to see what it returns, and on other devices than the CPU PyTorch's kernel draws faster.
     """
-    if dropout._forward_hooks or dropout._forward_pre_hooks:
+    hooks = (dropout._forward_hooks, dropout._forward_pre_hooks, dropout._backward_hooks, dropout._backward_pre_hooks)
+    if any(hooks):
         return False
     if isinstance(dropout, nn.Identity) or (type(dropout) is InputDropout and not (dropout.training and dropout.p)):
         return True

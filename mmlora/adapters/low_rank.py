@@ -170,7 +170,8 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
             self._refuse_if_trained()
             return F.linear(x, self.weight, self.bias)
         products = self.products()
-        if products is not None:
+        # Rows of an input with gaps are multiplied in another way than the plain layer does, which a fresh change equals.
+        if products is not None and x.is_contiguous():
             y = low_rank_sum(x, self.weight, self.bias, products, self.lora_dropout, self.separate_dropout)
             if y is not None:
                 return y

@@ -31,6 +31,8 @@ READ = 128
 """Rows of the gradient of the output that both products with a B of all of it take at a time, to read it once. Several
 parts have so much smaller products that the calls cost more."""
 
+HALF = (torch.float16, torch.bfloat16)
+
 Places = tuple[tuple[int, int, float], ...]
 """For each part its first row in W, the row behind its last one, and its scaling."""
 
@@ -218,7 +220,9 @@ class _LowRankSum(torch.autograd.Function):
         columns = [grad if whole else grad[:, first:stop] for first, stop, _ in ctx.places]
         if low is not None and further:
             low = reduced_rows(x, parts)
-        step = READ if whole and not further else max(len(grad), 1)
+        # Sums of blocks are rounded at each block: a loss in half precision. Beside a GPU's memory they gain nothing.
+        by_blocks = whole and not further and grad.device.type == 'cpu' and grad.dtype not in HALF
+        step = READ if by_blocks else max(len(grad), 1)
         grad_low, grad_b = factor_gradients(columns, low, parts, step)
         grad_b = [own if own is None else own.t() * place[2] for own, place in zip(grad_b, ctx.places, strict=True)]
         grad_weight = grad.t() @ x if needs_weight else None
@@ -300,13 +304,14 @@ def reduced_gradients(
             grad_x = grad_x.addmm_(grad_low, stacked) if in_place else torch.addmm(grad_x, grad_low, stacked)
         return grad_x, None if x is None else grad_low.t() @ x
     a, grad_a = pieces_of(stacked, parts.sizes), [0] * len(parts.sizes)
+    summed = torch.float32 if stacked.dtype in HALF else stacked.dtype
     for block in blocks(len(grad_low), BLOCK) if in_place else [slice(0, len(grad_low))]:
         kept, lows = kept_in(block, parts.masks, stacked), pieces_of(grad_low[block], parts.sizes, dim=-1)
         for i, (keep, own, low) in enumerate(zip(kept, a, lows, strict=True)):
             if x is not None:
-                grad_a[i] = grad_a[i] + low.t() @ (x[block] * keep)
+                grad_a[i] = grad_a[i] + (low.t() @ (x[block] * keep)).to(summed)
             if grad_x is not None and in_place:
                 grad_x[block].addcmul_(low @ own, keep)
             elif grad_x is not None:
                 grad_x = torch.addcmul(grad_x, low @ own, keep)
-    return grad_x, None if x is None else torch.cat(grad_a)
+    return grad_x, None if x is None else torch.cat(grad_a).to(stacked.dtype)

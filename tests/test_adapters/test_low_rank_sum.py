@@ -163,3 +163,43 @@ def test_checkpointing_draws_the_same_masks_again():
 
     again = gradients(lambda x: checkpoint(layer, x, use_reentrant=False))
     assert all(torch.equal(*pair) for pair in zip(again, gradients(layer), strict=True))
+
+
+@pytest.mark.parametrize('p', [0.0, P])
+def test_gradients_in_half_precision_do_not_lose_the_sum(p):
+    # Summed up in bfloat16 block by block, many rows would stand still at 2^8 times the share of a block.
+    torch.manual_seed(0)
+    layer, rows = LoRALinear(8, 8, rank=2, dropout=p), 40_000
+    nn.init.normal_(layer.lora_B)
+    x, toward = torch.randn(rows, 8) + 1, torch.rand(rows, 8)
+    torch.manual_seed(1)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = layer(x)
+    y.backward(toward.bfloat16())
+    torch.manual_seed(1)
+    exact = layer.double()
+    own = {name: value.grad.clone() for name, value in layer.adapter_parameters().items()}
+    layer.zero_grad()
+    exact(x.double()).backward(toward.double())
+    for name, value in exact.adapter_parameters().items():
+        assert (own[name] - value.grad).norm() < 0.01 * value.grad.norm()
+
+
+@pytest.mark.parametrize('strided', [
+    lambda x: x.transpose(0, 1), lambda x: x[:, 1:], lambda x: x[..., :24], lambda x: x[:1].expand(4, -1, -1)
+])  # fmt: skip
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_fresh_change_is_none_on_inputs_with_gaps(strided, dtype):
+    torch.manual_seed(0)
+    x = strided(torch.randn(7, 9, 32)).to(dtype)
+    plain = nn.Linear(x.shape[-1], 48).to(dtype)
+    for kind in (LoRALinear, SlicedLoRALinear):
+        assert torch.equal(kind.from_linear(plain, rank=4)(x), plain(x))
+
+
+def test_a_dropout_whose_gradient_is_watched_is_called():
+    layer, seen = LoRALinear(WIDTH, 6, rank=2, dropout=P), []
+    nn.init.normal_(layer.lora_B)
+    layer.lora_dropout.register_full_backward_hook(lambda *given: seen.append(1))
+    layer(torch.randn(4, WIDTH, requires_grad=True)).sum().backward()
+    assert seen
