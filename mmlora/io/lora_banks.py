@@ -18,6 +18,7 @@ time writes into banks. Nothing in them is ever run.
 import json
 import math
 import os
+import shutil
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -249,6 +250,16 @@ class LoRABanks:
                 if name:
                     (folder / name).unlink(missing_ok=True)
         return new
+
+    def remove(self, task: str) -> None:
+        """Take a task away, with its files.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        self.tasks.remove(self.task(task))
+        self._write_index()
+        shutil.rmtree(self.folder / task)
 
     def vectors(self, task: BankTask | str, limit: int | None = None) -> Tensor:
         """Return the LoRAs of a task as vectors, the best first, float32 ``(n, L)``.

@@ -116,6 +116,17 @@ def test_a_run_adds_to_the_banks_of_a_hub(cfg, tmp_path, root, world, quick, mon
     run.custom_hooks[0].task = '00000'
     with pytest.raises(ValueError, match="has a task '00000' already"):
         train(run)
+    # What a run has left that was killed before its first checkpoint is made anew.
+    run.custom_hooks[0].task = 'run'
+    (tmp_path / 'run' / 'last_checkpoint').unlink()
+    with pytest.raises(ValueError, match="has a task 'run' already"):
+        train(run)
+    (tmp_path / 'banks' / 'run' / lora_bank_hook.UNFINISHED).write_text(str((tmp_path / 'run').resolve()))
+    left = tmp_path / 'banks' / 'run' / '77.safetensors'
+    left.touch()
+    train(run)
+    assert not left.exists() and not (left.parent / lora_bank_hook.UNFINISHED).exists()
+    assert LoRABanks.open(tmp_path / 'banks').task('run').checkpoints == added.task('run').checkpoints
 
 
 SITES = [(f'layers.{i}.attn.qkv', part) for i in range(2) for part in 'qv']

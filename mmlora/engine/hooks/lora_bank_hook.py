@@ -11,11 +11,15 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ...adapters import read_lora
 from ...adapters.lora_spec import LoRASpec, lora_tensors
+from ...io.atomic import write_text
 from ...io.lora_banks import INDEX, RULES, LoRABanks
 from ...io.lora_folder import Head
 from ...registry import HOOKS, register
 from ..adaptation import unwrap_model
 from ..base_weights import base_sha256
+from .checkpoint_hook import POINTER
+
+UNFINISHED = 'unfinished'
 
 
 @register(HOOKS)
@@ -85,8 +89,15 @@ class LoRABankHook(Hook):
             raise ValueError(f'{self.folder} ranks by {self.banks.metric!r}, {self.banks.rule!r}, this run by '
                              f'{self.metric!r}, {self.rule!r}: give the hook the same')
         if not runner._resume and any(task.name == self.task for task in self.banks.tasks):
-            raise ValueError(f'{self.folder} has a task {self.task!r} already: give the hook another task=..., or '
-                             'another folder')
+            if not self._is_left_by(runner):
+                raise ValueError(f'{self.folder} has a task {self.task!r} already: give the hook another task=..., or '
+                                 'another folder')
+            barrier()
+            self._remove()
+
+    def after_train(self, runner: Runner) -> None:
+        """Note that the task is whole."""
+        self._mark.unlink(missing_ok=True)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add what was validated.
@@ -104,6 +115,21 @@ class LoRABankHook(Hook):
                              f'{sorted(metrics or {})}')
         self._add(runner, float(metrics[self.metric]))
 
+    @property
+    def _mark(self) -> Path:
+        """A file that says which run has not ended yet; until then its LoRAs may be made anew."""
+        return self.folder / self.task / UNFINISHED
+
+    def _is_left_by(self, runner: Runner) -> bool:
+        """Say whether the task is that of a run in this work directory that was killed before its first checkpoint."""
+        work_dir = Path(runner.work_dir).resolve()
+        mark = self._mark.read_text(encoding='utf-8') if self._mark.is_file() else None
+        return mark == str(work_dir) and not (work_dir / POINTER).is_file()
+
+    @master_only
+    def _remove(self) -> None:
+        self.banks.remove(self.task)
+
     @master_only
     def _create(self, spec: LoRASpec, shared: dict[str, torch.Tensor]) -> None:
         if not (self.folder / INDEX).is_file():
@@ -112,6 +138,7 @@ class LoRABankHook(Hook):
     @master_only
     def _add(self, runner: Runner, metric: float) -> None:
         model, classes = unwrap_model(runner.model), _classes(runner)
+        write_text(self._mark, str(Path(runner.work_dir).resolve()))
         self.banks.add(self.task, lora_tensors(read_lora(_backbone(runner))), runner.iter, metric, _head(model),
                        self.max_keep, classes, source=str(runner.cfg.get('dataset_name') or runner.experiment_name))
 
