@@ -68,6 +68,7 @@ def test_nothing_below_the_first_adapted_block_is_kept_or_gets_a_gradient(first)
     (lambda: VisionTransformer(**SIZES).requires_grad_(False), ValueError, 'no block of this backbone learns'),
     (lambda: backbone(0, 2, 2, 2, drop_path_rate=0.1), None, ''),
     (lambda: backbone(0, 0, 2, 2, drop_path_rate=0.1), ValueError, 'draw at random in training'),
+    (lambda: backbone(0, 0, 2, 2, layer_cfgs=dict(attn_drop_rate=0.5)), ValueError, r"such as 'layers\.0\.attn'"),
     (lambda: backbone(0, 0, 2, 2, out_indices=[0, 3]), ValueError, r'out_indices \[0\] lie below block 2'),
 ])  # fmt: skip
 def test_what_cannot_be_split(make, error, message):
@@ -75,6 +76,32 @@ def test_what_cannot_be_split(make, error, message):
         return split_backbone(make())
     with pytest.raises(error, match=message):
         split_backbone(make())
+
+
+@pytest.mark.parametrize('out_type', ['cls_token', 'featmap'])
+def test_images_of_another_size_are_refused(out_type):
+    prefix, rest = split_backbone(backbone(0, 0, 2, 1, out_type=out_type))
+    with pytest.raises(ValueError, match='built for 2 x 2 patches and 1 more tokens, got 17 tokens'):
+        rest(prefix(torch.zeros(1, 3, 64, 64, dtype=torch.float64)))
+
+
+def test_the_state_and_the_hooks_are_those_of_the_backbone():
+    model = backbone(0, 0, 2, 1)
+    prefix, rest = split_backbone(model)
+    state, calls = model.state_dict(), []
+    for part in (prefix, rest, torch.nn.Sequential(rest)):
+        for call in (part.state_dict, lambda part=part: part.load_state_dict(state, strict=False)):
+            with pytest.raises(RuntimeError, match='save and load that of the backbone'):
+                call()
+    rest.register_forward_hook(lambda *args: calls.append('rest'))
+    rest.register_load_state_dict_pre_hook(lambda *args: calls.append('load'))
+    rest.register_buffer('own', torch.zeros(1))
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    model(images)
+    model.load_state_dict(state)
+    assert not calls and list(model.state_dict()) == list(state)
+    rest(prefix(images))
+    assert calls == ['rest']
 
 
 def test_other_kinds_of_adapters():

@@ -23,23 +23,27 @@ class _Tokens(nn.Module):
 
     Args:
         resolution: Rows and columns of patches.
+        extra: Tokens that are no patches.
     """
 
-    def __init__(self, resolution: tuple[int, int]) -> None:
+    def __init__(self, resolution: tuple[int, int], extra: int) -> None:
         super().__init__()
-        self.resolution = resolution
+        self.resolution, self.extra = resolution, extra
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        rows, columns = self.resolution
+        if tokens.shape[1] != rows * columns + self.extra:
+            raise ValueError(f'the backbone was built for {rows} x {columns} patches and {self.extra} more tokens, got '
+                             f'{tokens.shape[1]} tokens: give images of its img_size')
         return tokens, self.resolution
 
 
 class _Prefix(nn.Module):
-    """The frozen blocks of a backbone; always in evaluation mode and without gradients."""
+    """The frozen blocks of a backbone, without gradients, in the mode that the backbone is in: none of them draws."""
 
     def __init__(self, blocks: VisionTransformer) -> None:
         super().__init__()
         self.blocks = blocks
-        self.train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the tokens at the cut, ``(B, 3, H, W) -> (B, N, C)``."""
@@ -47,8 +51,7 @@ class _Prefix(nn.Module):
             return self.blocks(images)[0]
 
     def train(self, mode: bool = True) -> '_Prefix':
-        """Stay in evaluation mode: nothing here learns or draws."""
-        self.training = False
+        """Leave the mode of the layers to the backbone, whose they are."""
         return self
 
 
@@ -61,7 +64,8 @@ def split_backbone(backbone: VisionTransformer) -> tuple[nn.Module, VisionTransf
 
     Returns:
         A module from images ``(B, 3, H, W)`` to tokens ``(B, N, C)`` without a graph, and one from these tokens to what
-        the backbone returns for the images, which must have the size that the backbone was built for.
+        the backbone returns for the images, which must have the size that the backbone was built for; the second one
+        refuses tokens of others. Neither has a state to save or load: that of the backbone has all, under its names.
 
     Raises:
         TypeError: The backbone is of another kind.
@@ -74,17 +78,17 @@ def split_backbone(backbone: VisionTransformer) -> tuple[nn.Module, VisionTransf
     early = [index for index in backbone.out_indices if index < first]
     if early:
         raise ValueError(f'out_indices {early} lie below block {first}, the first one that learns: leave them out')
-    below = copy.copy(backbone)
-    below._modules, below.layers = dict(backbone._modules), backbone.layers[:first]
+    below = _part_of(backbone)
+    below.layers = backbone.layers[:first]
     below.out_indices, below.out_type, below.final_norm = [first - 1], 'raw', False
     drawing = [name for name, module in below.named_modules() if draws(module)]
     if drawing:
         raise ValueError(f'{len(drawing)} layers below block {first} draw at random in training, such as '
-                         f'{drawing[0]!r}: their outputs cannot be kept. Set drop_rate and drop_path_rate to 0')
-    rest = copy.copy(backbone)
-    rest._modules, rest._parameters = dict(backbone._modules), dict(backbone._parameters)
+                         f'{drawing[0]!r}: their outputs cannot be kept. Set drop_rate, drop_path_rate and '
+                         'attn_drop_rate to 0')
+    rest = _part_of(backbone)
     rest.layers, rest.pre_norm = backbone.layers[first:], nn.Identity()
-    rest.patch_embed, rest.cls_token = _Tokens(backbone.patch_resolution), None
+    rest.patch_embed, rest.cls_token = _Tokens(backbone.patch_resolution, backbone.num_extra_tokens), None
     rest.pos_embed = nn.Parameter(torch.zeros_like(backbone.pos_embed[:, :1]), requires_grad=False)
     rest.out_indices = [index - first for index in backbone.out_indices]
     return _Prefix(below), rest
@@ -111,4 +115,20 @@ def first_learning_block(backbone: VisionTransformer) -> int:
 
 def draws(module: nn.Module) -> bool:
     """Say whether a layer drops something at random in training."""
-    return any(isinstance(p, float) and p > 0 for p in (getattr(module, 'drop_prob', 0), getattr(module, 'p', 0)))
+    rates = (getattr(module, name, 0) for name in ('p', 'drop_prob', 'attn_drop', 'dropout'))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _part_of(backbone: VisionTransformer) -> VisionTransformer:
+    """Return a twin that holds the same layers, takes hooks of its own, and has no state."""
+    twin = copy.copy(backbone)
+    vars(twin).update({name: copy.copy(value) for name, value in vars(twin).items() if isinstance(value, dict)})
+    twin._load_state_dict_pre_hooks.clear()  # They know the backbone and its names.
+    twin._register_load_state_dict_pre_hook(_refuse_state)
+    twin.register_state_dict_post_hook(_refuse_state)
+    return twin
+
+
+def _refuse_state(*args: object) -> None:
+    raise RuntimeError('a part of a split backbone has no state of its own: save and load that of the backbone, whose '
+                       'layers it holds')
