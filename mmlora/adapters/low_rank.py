@@ -170,7 +170,7 @@ class LowRankLinear(AdaptedLayer, nn.Linear):
             self._refuse_if_trained()
             return F.linear(x, self.weight, self.bias)
         products = self.products()
-        # Rows of an input with gaps are multiplied in another way than the plain layer does, which a fresh change equals.
+        # An input with gaps is multiplied in another way than by the plain layer, which a fresh change has to equal.
         if products is not None and x.is_contiguous():
             y = low_rank_sum(x, self.weight, self.bias, products, self.lora_dropout, self.separate_dropout)
             if y is not None:

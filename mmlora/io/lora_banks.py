@@ -18,8 +18,8 @@ time writes into banks. Nothing in them is ever run.
 import json
 import math
 import os
-import shutil
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
