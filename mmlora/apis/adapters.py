@@ -154,12 +154,8 @@ def keep_adapter(
         head: Its head, or None.
         room: As for :func:`load_adapter`.
     """
-    backbone = find_backbone(model)
-    before = {key: value for key, value in loaded_adapters(model).items() if key != info.name}
-    add_adapter(backbone, info.name, weights, room)
-    # The order is that of the bank.
-    model.loaded_adapters = {key: before.get(key) or LoadedAdapter(info, head)
-                             for key in named_adapters(backbone).names}
+    add_adapter(find_backbone(model), info.name, weights, room)
+    model.loaded_adapters = {**_records(model), info.name: LoadedAdapter(info, head)}
     _settle_heads(model)
 
 
@@ -290,7 +286,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
         model.loaded_adapters = {}
         return
     remove_adapter(find_backbone(model), name)
-    loaded.pop(name, None)
+    model.loaded_adapters = {key: one for key, one in _records(model).items() if key != name}
     _settle_heads(model)
 
 
@@ -370,8 +366,20 @@ def _settle_heads(model: nn.Module) -> None:
 
 
 def loaded_adapters(model: nn.Module) -> dict[str, LoadedAdapter]:
-    """Return what is known of the adapters of a model by name."""
+    """Return what is known of the adapters of a model by name: of those of ``add_adapter`` the kind and rank alone."""
+    backbone, known = find_backbone(model), _records(model)
+    alone = {name: one for name, one in known.items() if one.alone}
+    return alone or {name: known.get(name) or LoadedAdapter(_added(backbone, name, number), None)
+                     for number, name in enumerate(named_adapters(backbone).names)}
+
+
+def _records(model: nn.Module) -> dict[str, LoadedAdapter]:
     return vars(model).get('loaded_adapters') or {}
+
+
+def _added(backbone: nn.Module, name: str, number: int) -> AdapterInfo:
+    rank = max((pair.rank for pair in take_adapter(backbone, number).values()), default=None)
+    return AdapterInfo(name, 'lora', rank, None, None, None)
 
 
 def _describe(found: LoRAFolder | KindFolder, name: str) -> AdapterInfo:

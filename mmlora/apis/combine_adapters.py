@@ -25,7 +25,7 @@ def combine_adapters(
     The new one has the head that all of them share, and else uses that of the model. One of its name is replaced.
 
     Args:
-        model: A model with adapters of :func:`load_adapter`.
+        model: A model with adapters of :func:`load_adapter`, or of :func:`mmlora.adapters.add_adapter`.
         names: The adapters to make it of.
         name: The name of the new one.
         method: A name in :data:`mmlora.adapters.MERGES`, or one of its aliases, such as peft's.

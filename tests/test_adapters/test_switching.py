@@ -13,6 +13,7 @@ from mmlora.adapters import (
     LoRABank,
     adapt_with,
     adapter_modules,
+    add_adapter,
     attach_bank,
     merge_adapters,
     merged_state_dict,
@@ -243,6 +244,24 @@ def test_heads_of_combined_adapters(zoo):
     assert model(x).shape == (2, 2)  # The heads differ: that of the model.
     mmlora.combine_adapters(model, ['both', 'dogs'], 'both', 'sum')
     assert [info.name for info in mmlora.list_adapters(model)] == [*CLASSES, 'copy', 'both']
+
+
+def test_adapters_that_the_backbone_was_given_alone(zoo):
+    _, folder = zoo
+    model = Classifier().eval()
+    for number, name in enumerate(('low', 'more')):
+        add_adapter(model.backbone, name, lora(number, RANKS['dogs'], dtype=torch.float32))
+    mmlora.combine_adapters(model, ['low', 'more'], 'both')
+    mmlora.load_adapter(model, folder / 'owls', 'owls')
+    infos = mmlora.list_adapters(model)
+    assert [(one.name, one.folder, one.rank, one.active) for one in infos] == [
+        ('low', None, 4, True), ('more', None, 4, False), ('both', None, 4, False), ('owls', folder / 'owls', 2, False)]
+    x = torch.randn(2, 6)
+    assert model(x).shape == (2, 2)  # No head but that of the model.
+    mmlora.set_adapter(model, 'owls')
+    assert model(x).shape == (2, 5)
+    mmlora.delete_adapter(model, 'more')
+    assert [one.name for one in mmlora.list_adapters(model)] == ['low', 'both', 'owls'] and model(x).shape == (2, 5)
 
 
 def test_a_head_for_each_sample():
