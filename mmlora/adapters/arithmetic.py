@@ -228,6 +228,14 @@ def _cut(pairs: Sequence[Pair | None], a: Tensor, b: Tensor) -> Pair:
     return as_those(pairs, a, b / scaling, scaling)
 
 
+def _mean(count: int) -> float:
+    return 1 / count
+
+
+def _one(count: int) -> float:
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Merge:
     """A way to make one LoRA of several.
@@ -245,7 +253,7 @@ class Merge:
     cuts: bool = False
     sparse: bool = False
     random: bool = False
-    weight: Callable[[int], float] = lambda count: 1 / count
+    weight: Callable[[int], float] = _mean
     aliases: tuple[str, ...] = ()
 
 
@@ -253,7 +261,7 @@ MERGES: dict[str, Merge] = {
     'factors': Merge(partial(_factorwise, shares=_weights_of_both), aliases=('lorahub',)),
     'linear': Merge(partial(_factorwise, shares=_roots)),
     'change': Merge(_summed, cuts=True, aliases=('svd',)),
-    'sum': Merge(_summed, cuts=True, weight=lambda count: 1.0, aliases=('task_arithmetic',)),
+    'sum': Merge(_summed, cuts=True, weight=_one, aliases=('task_arithmetic',)),
     'concatenate': Merge(_concatenated, aliases=('cat',)),
     'ties': Merge(partial(_sparse, thinner=_largest_stay, combine=_elected), cuts=True, sparse=True,
                   aliases=('ties_svd',)),
