@@ -108,9 +108,8 @@ class LoRABank(AdaptedLayer, nn.Linear):
         """
         if not computes(linear, nn.Linear):
             raise TypeError(f'a bank takes the place of a plain linear layer, got a {type(linear).__name__}')
-        weight = linear.weight
         bank = cls(linear.in_features, linear.out_features, num_adapters, rank, bias=linear.bias is not None,
-                   device='meta', dtype=weight.dtype, **kwargs)
+                   device='meta', dtype=linear.weight.dtype, **kwargs)
         return bank._take_over(linear)
 
     @classmethod
@@ -257,16 +256,20 @@ class LoRABank(AdaptedLayer, nn.Linear):
         """Leave out whose memory has room: a copy that shares it would write where its original does."""
         return {**self.__dict__, '_grown': {}}
 
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in () if keep_vars else self._grown:  # A file would hold the whole memory, with the room for more.
+            destination[prefix + name] = destination[prefix + name].clone()
+
     def _longer(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor with zeros for one more adapter, in the same memory if it is one of this bank with room."""
         k, memory = len(tensor), tensor.untyped_storage()
-        size = (k + 1, *tensor.shape[1:])
         if memory.data_ptr() != self._grown.get(name) or memory.nbytes() < tensor.nbytes // k * (k + 1):
             longer = tensor.new_zeros(2 * (k + 1), *tensor.shape[1:])
             longer[:k] = tensor
             self._grown[name] = longer.untyped_storage().data_ptr()
             return longer[: k + 1]
-        return tensor.detach().as_strided(size, tensor.stride(), 0)
+        return tensor.detach().as_strided((k + 1, *tensor.shape[1:]), tensor.stride(), 0)
 
     def check(self, pairs: Mapping[str, Pair]) -> None:
         """Check that there is room for an adapter.
