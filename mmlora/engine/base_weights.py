@@ -9,16 +9,17 @@ from torch import Tensor
 from ..adapters import adapter_tensor_names
 from ..ranks import weights_sha256
 
-SAMPLES = 32
-"""Numbers of each tensor that are looked at before a known hash is believed."""
+TERMS, APART = 63, 1021
+"""How many words are added up, and how far apart they lie: odd, so that equal changes of the highest bit of all do not
+cancel, and a prime, so that rows that change places are added to others."""
 
 
 def base_sha256(backbone: nn.Module) -> str:
     """Return the hash of the weights of a backbone as float32, without its adapters; a hub has the same.
 
-    A model keeps the hash with what tells its tensors from others, so that a hundred adapters are compared with it for
-    the price of one: their places in memory, PyTorch's counts of the writes to each, and some of their numbers, since
-    writes through ``.data`` are not counted.
+    A model keeps the hash, so that a hundred adapters are compared with it without hashing its weights as often. Before
+    it is believed, all bits of the weights are read and compared with those of then by sums, which costs a reading of
+    memory: PyTorch's counts of the writes to a tensor know nothing of writes through ``.data``.
     """
     own = adapter_tensor_names(backbone)
     base = {name: value for name, value in backbone.state_dict().items() if name not in own}
@@ -31,7 +32,19 @@ def base_sha256(backbone: nn.Module) -> str:
 
 
 def _mark(tensors: Mapping[str, Tensor]) -> tuple:
-    """Return what tells tensors from those that they were before a write to them."""
-    where = tuple((name, t.data_ptr(), t._version, t.dtype, tuple(t.shape)) for name, t in tensors.items())
-    some = [t.detach().reshape(-1)[:: max(1, t.numel() // SAMPLES)].float() for t in tensors.values()]
-    return where, torch.cat(some).cpu().numpy().tobytes() if some else b''
+    """Return what tells tensors from those that they were before any write to them."""
+    return tuple((name, t.dtype, tuple(t.shape), _checksum(t.detach())) for name, t in tensors.items())
+
+
+def _checksum(tensor: Tensor) -> int:
+    """Return a number of 64 bits in which all bits of a tensor and their places count.
+
+    Words of 64 bits are added up in small groups, which is as fast as memory is read, and Python hashes the sums. It is
+    no defence against somebody who looks for a write that changes nothing, who could as well write to the hash.
+    """
+    flat = tensor.reshape(-1).contiguous()
+    data = (flat.clone() if flat.storage_offset() % 8 else flat).view(torch.uint8)  # Views as words must be aligned.
+    size = 8 * TERMS * APART
+    end = data.numel() // size * size
+    sums, rest = data[:end].view(torch.int64).view(-1, TERMS, APART).sum(1), data[end:]
+    return hash((sums.cpu().numpy().tobytes(), rest.cpu().numpy().tobytes()))
