@@ -12,7 +12,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +177,21 @@ def _check_adaptation(adaptation: Mapping[str, Any], where: Path) -> None:
         raise ValueError(f'{where}: adaptation needs the name of a kind, frozen, and its options, got '
                          f'{str(adaptation)[:200]}')
     for name, value in adaptation['options'].items():
-        for text in value if isinstance(value, list | tuple) else [value]:
+        for text in _texts(value):
             try:
-                check_simple(text if isinstance(text, str) else '', REPEATS)
+                check_simple(text, REPEATS)
             except ValueError as error:
-                raise ValueError(f'{where} has {name}={str(text)[:120]!r}, which cannot be used ({error}): name the '
+                raise ValueError(f'{where} has {name}={text[:120]!r}, which cannot be used ({error}): name the '
                                  'layers one by one') from error
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Return all texts in an option, keys too: whoever takes a list of patterns takes the keys of an object as one."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (str(key), *_texts(inner))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _texts(inner)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from attacks import Attack, file_of, put, saved
-from safetensors.torch import save, save_file
+from safetensors.torch import load, save, save_file
 
 import mmlora  # noqa: F401  (installs the loaders)
 from mmlora.adapters import Pair
@@ -95,6 +96,15 @@ def read_kind(path: Path) -> Any:
 @functools.cache
 def _plain() -> torch.nn.Module:
     return MODELS.build(dict(PLAIN))
+
+
+def sign(path: Path, file: str, content: bytes) -> Path:
+    """Replace a file of a folder, with its hash in the record, and return the folder."""
+    put(path / file, content)
+    record = json.loads((path / 'mmlora.json').read_text())
+    record['files'][file] = hashlib.sha256(content).hexdigest()
+    put(path / 'mmlora.json', json.dumps(record))
+    return path
 
 
 def clip_folder(path: Path) -> Path:
@@ -189,6 +199,9 @@ def load_kind(path: Path) -> Any:
 
 KINDS = {
     'pattern that never ends': ('rlrr', _option(scale_shift=['(.*.*)*x']), 'cannot be used .it repeats a group'),
+    'pattern that never ends as a key': ('rlrr', _option(scale_shift={'((.+)+)+X': 1}), 'cannot be used .it repeats'),
+    'pattern that never ends in a list of lists': (
+        'rlrr', _option(targets=[['qkv', {'a': ['((.+)+)+X']}]]), 'cannot be used .it repeats a group'),
     'many repeats': ('rlrr', _option(convs=['.*' * 30]), 'more than 4 repeats'),
     '10 million tokens': ('VPT', _option(num_tokens=10**7), 'does not fit the model'),
     '10^15 tokens': ('VPT', _option(num_tokens=10**15), 'does not fit the model'),
@@ -253,12 +266,16 @@ def not_finite() -> Iterator[Attack]:
 
     def of_head(folder: Path, marker: Path) -> Path:
         path = lora_folder(folder / 'a')
-        record = json.loads((path / 'mmlora.json').read_text())
-        save_file(head._asdict(), path / 'head.safetensors')
-        import hashlib
-        record['files']['head.safetensors'] = hashlib.sha256((path / 'head.safetensors').read_bytes()).hexdigest()
-        put(path / 'mmlora.json', json.dumps(record))
-        return path
+        return sign(path, 'head.safetensors', save(head._asdict()))
+
+    def of_kind(file: str) -> Callable[[Path, Path], Path]:
+        def build(folder: Path, marker: Path) -> Path:
+            path = kind_folder(folder / 'a')
+            tensors = load((path / file).read_bytes())
+            next(iter(tensors.values())).view(-1)[0] = NAN
+            return sign(path, file, save(tensors))
+
+        return build
 
     def of_banks(value: float) -> Callable[[Path, Path], Path]:
         def build(folder: Path, marker: Path) -> Path:
@@ -283,5 +300,9 @@ def not_finite() -> Iterator[Attack]:
         for where, (build, read) in rows.items():
             yield Attack('NaN or Inf in weights', f'{name} in {where}', build, read, 'not finite|a finite vector')
     yield Attack('NaN or Inf in weights', 'NaN in a head', of_head, read_lora_folder, 'not finite')
+    yield Attack('NaN or Inf in weights', 'NaN in another kind', of_kind('adapter_model.safetensors'), load_kind,
+                 'not finite')
+    yield Attack('NaN or Inf in weights', 'NaN in the head of another kind', of_kind('head.safetensors'), load_kind,
+                 'not finite')
 
 

@@ -1,7 +1,6 @@
 """The same pickles and tricks, read by what users call: training, testing, tools, hubs, generators."""
 
 import functools
-import hashlib
 import json
 import os
 import pickle
@@ -12,7 +11,7 @@ from typing import Any
 
 import tiny
 import torch
-from attack_folders import CLIP_KEY, PLAIN, banks_folder, hub_folder, kind_folder, load_kind, peft_folder
+from attack_folders import CLIP_KEY, PLAIN, banks_folder, hub_folder, kind_folder, load_kind, peft_folder, sign
 from attacks import WEIGHTS, Attack, Runs, file_of, put, saved
 from mmengine.config import Config
 
@@ -27,8 +26,11 @@ from mmlora.apis.convert import convert_weights
 from mmlora.apis.export import export_backbone
 from mmlora.apis.generate_lora import load_generator
 from mmlora.apis.import_hub import import_published_hub
+from mmlora.apis.merge import merge_checkpoint
 from mmlora.apis.merge_adapters import merge_adapter_folders
+from mmlora.apis.rank_report import ranks_from_checkpoint
 from mmlora.apis.settle import settle_ranks
+from mmlora.apis.truncate import truncate_checkpoint
 from mmlora.io.checkpoint import load_checkpoint
 from mmlora.io.hub import LoRAHub
 from mmlora.io.lora_banks import LoRABanks
@@ -65,6 +67,13 @@ def _config(out: Path, **options: Any) -> Config:
     return tiny.tiny_config(_images()[1], out / 'run', **options)
 
 
+def lora_config(out: Path) -> Config:
+    """Return the config of a classifier with LoRA."""
+    model = _config(out).model
+    backbone = dict(PLAIN, type='VitSR_LoRA', lora_ranks=[[1, 1]])
+    return _config(out, model=dict(model, backbone=backbone))
+
+
 def _train(path: Path, out: Path, **options: Any) -> None:
     with tiny.quick_runs():
         train(_config(out, load_from=str(path)), **options)
@@ -93,6 +102,10 @@ FILES = {
     'lora_ranks="stable_rank"': _adapted,
     'tools/convert_checkpoint.py': _elsewhere(lambda path, out: convert_weights(str(path), out / 'a.pth')),
     'tools/export_backbone.py': _elsewhere(lambda path, out: export_backbone(path, out / 'a.safetensors')),
+    'tools/merge.py': _elsewhere(lambda path, out: merge_checkpoint(lora_config(out), str(path), str(out / 'a.pth'))),
+    'tools/truncate_rank.py': _elsewhere(
+        lambda path, out: truncate_checkpoint(lora_config(out), str(path), str(out / 'a.pth'), rank=1)),
+    'tools/stable_rank.py': lambda path: ranks_from_checkpoint(str(path)),
     'tools/import_clip_lora.py': _elsewhere(lambda path, out: import_clip_lora(path, out / 'a')),
     'tools/generate_lora.py': lambda path: load_generator(generator_config(), path),
     'mmlora.clip.load, weights': lambda path: _clip(path.parent / 'clip', path),
@@ -118,12 +131,7 @@ def _signed(make: Callable[[Path], Path], inner: str = '') -> Callable[[Path, Pa
     """A folder whose factors are a pickle, with the hash of that in its record."""
     def build(folder: Path, marker: Path) -> Path:
         path = make(folder / 'a')
-        inside = path / inner
-        data = _bare(marker)
-        put(inside / 'adapter_model.safetensors', data)
-        record = json.loads((inside / 'mmlora.json').read_text())
-        record['files']['adapter_model.safetensors'] = hashlib.sha256(data).hexdigest()
-        put(inside / 'mmlora.json', json.dumps(record))
+        sign(path / inner, 'adapter_model.safetensors', _bare(marker))
         return path
 
     return build
