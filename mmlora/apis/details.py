@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,16 +13,22 @@ from typing import Any
 
 import torch
 from mmengine.fileio import get
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from PIL import Image
 from torch import Tensor
 
 from ..datasets.feature_dataset import locate
+from ..datasets.loading import LoadImageFromFile
 from ..engine.adaptation import unwrap_model
 from ..evaluation import EpisodeAccuracy, ErrorPicture, KeepPredictions, Predictions
+from .records import write_record
 
 FOLDER = 'details'
 PICTURES, SIDE = 36, 96  # How many errors are pictured, and how large in pixels.
+FAILURES = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, ImportError,
+            MemoryError, SyntaxError, Image.DecompressionBombError)
+"""What damaged files, missing clients of storage and full disks raise; none of it is worth a result."""
 _IDENTITY = ('method', 'dataset_name', 'shot', 'split', 'seed', 'trained_on', 'test')
 
 
@@ -34,6 +41,24 @@ def keep_details(runner: Runner) -> None:
         metrics.append(keep)
 
 
+def add_details(folder: Path, runner: Runner, entry: Mapping[str, Any]) -> None:
+    """Write what a test has kept, and name it in its result; what fails there is warned of, and the result stays.
+
+    Args:
+        folder: Where the result is recorded already.
+        runner: It has tested.
+        entry: The result.
+    """
+    try:
+        found = write_details(folder, runner, entry)
+        if found:
+            write_record(folder, dict(entry, details=found))
+    except FAILURES as error:
+        print_log(f'The predictions and episodes that tools/report.py shows are not kept in {Path(folder) / FOLDER} '
+                  f'({type(error).__name__}: {error}). The result itself is recorded.', logger='current',
+                  level=logging.WARNING)
+
+
 def write_details(folder: Path, runner: Runner, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Write what a test has kept into ``details`` of a folder.
 
@@ -44,10 +69,13 @@ def write_details(folder: Path, runner: Runner, entry: Mapping[str, Any]) -> dic
 
     Returns:
         The files, relative to the folder: ``predictions``, and ``episodes`` by their prefix; what there is of them.
+        Where predictions could not be kept, ``not_kept`` says why.
     """
     stem, found = _stem(entry), {}
     for metric in runner.test_evaluator.metrics:
-        if isinstance(metric, KeepPredictions) and metric.kept is not None:
+        if isinstance(metric, KeepPredictions) and metric.why is not None:
+            found['not_kept'] = metric.why
+        elif isinstance(metric, KeepPredictions) and metric.kept is not None:
             to_rgb = getattr(unwrap_model(runner.model).data_preprocessor, 'to_rgb', False)
             kept = with_pictures(metric.kept, runner.test_dataloader.dataset, bool(to_rgb))
             found['predictions'] = _within(folder, kept.write(folder / FOLDER / f'{stem}.predictions.json'))
@@ -72,7 +100,16 @@ def with_pictures(
     """
     if len(dataset) != len(kept.labels):
         return kept  # A sampler of a user's own: which image a prediction is of is not known.
-    errors = [_picture(dataset, index, to_rgb, side) for index in kept.most_confident_errors(limit)]
+    errors, failures = [], []
+    for index in kept.most_confident_errors(limit):
+        try:
+            errors.append(_picture(dataset, index, to_rgb, side))
+        except FAILURES as error:
+            errors.append(ErrorPicture(index, None, None))
+            failures.append(f'image {index}, {type(error).__name__}: {error}')
+    if failures:
+        print_log(f'{len(failures)} of {len(errors)} misclassified images are kept without a picture; the first: '
+                  f'{failures[0]}', logger='current', level=logging.WARNING)
     return replace(kept, errors=tuple(errors))
 
 
@@ -82,7 +119,7 @@ def _picture(dataset: Any, index: int, to_rgb: bool, side: int) -> ErrorPicture:
     except TypeError:  # A wrapper of a user's own.
         return ErrorPicture(index, None, None)
     path = part.get_data_info(place).get('img_path')
-    image = _read(str(path), side) if path else _prepared(part, place, to_rgb)
+    image = _read(part, str(path), side) if path else _prepared(part, place, to_rgb)
     if image is None:
         return ErrorPicture(index, _relative(path, part), None)
     if max(image.size) > side:
@@ -92,14 +129,13 @@ def _picture(dataset: Any, index: int, to_rgb: bool, side: int) -> ErrorPicture:
     return ErrorPicture(index, _relative(path, part), base64.b64encode(content.getvalue()).decode())
 
 
-def _read(path: str, side: int) -> Image.Image | None:
-    """Return the RGB image in a file, or None where it cannot be read in this way."""
-    try:
-        image = Image.open(io.BytesIO(get(path)))
-        image.draft('RGB', (side, side))
-        return image.convert('RGB')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+def _read(dataset: Any, path: str, side: int) -> Image.Image:
+    """Return the RGB image in a file, which lies where the pipeline of the data set reads it."""
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    loader = next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
+    image = Image.open(io.BytesIO(loader.fetch(path) if loader else get(path)))
+    image.draft('RGB', (side, side))
+    return image.convert('RGB')
 
 
 def _prepared(dataset: Any, place: int, to_rgb: bool) -> Image.Image | None:

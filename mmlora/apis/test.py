@@ -12,7 +12,7 @@ from mmengine.evaluator import DumpResults
 from ..io.atomic import write_bytes
 from ..io.checkpoint import load_checkpoint
 from ..progress import tidy_terminal
-from .details import keep_details, write_details
+from .details import add_details, keep_details
 from .distributed import start_processes, wrap_for_processes
 from .labels import check_labels
 from .prepare import add_hook, set_loader_options, set_work_dir
@@ -81,7 +81,6 @@ def test(
     if folder and runner.rank == 0:
         ways = dict(tta=bool(options.get('tta')), amp=bool(options.get('amp')))
         entry = make_record(cfg, runner, checkpoint, meta, metrics, **ways)
-        entry['details'] = write_details(folder, runner, entry)
         path = write_record(folder, entry)
         runner.logger.info(f'The result ({entry["protocol"]["selection"]}) is recorded in {path}')
     if out is not None and runner.rank == 0:
@@ -90,6 +89,8 @@ def test(
         else:
             text = mmengine.dump(metrics, file_format=Path(out).suffix.lstrip('.'))
             write_bytes(out, text if isinstance(text, bytes) else text.encode())
+    if folder and runner.rank == 0:
+        add_details(folder, runner, entry)  # Last: whatever fails there, the numbers are safe.
     return metrics
 
 

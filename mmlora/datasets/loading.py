@@ -64,11 +64,16 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: An image cannot be used, or they take more than ``limit``.
+            ValueError: An image cannot be used, and ``ignore_empty`` is not set, or they take more than ``limit``.
         """
         paths, kept, size = list(dict.fromkeys(paths)), _Kept(), 0
         for number, path in enumerate(paths, 1):
-            kept[path] = self._read(path)
+            try:
+                kept[path] = self._read(path)
+            except (OSError, ValueError):
+                if self.ignore_empty:
+                    continue  # `transform` passes over it.
+                raise
             size += kept[path].nbytes
             if size > limit * 2**30:
                 raise ValueError(f'{number} of {len(paths)} decoded images take more than in_memory={limit} GiB, all '
@@ -98,7 +103,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         return results
 
     def _read(self, path: str) -> np.ndarray:
-        content = self._fetch(path)
+        content = self.fetch(path)
         if not content:
             raise ValueError(f'{path} cannot be read as an image, it is an empty file: copy it again')
         self._check_size(content, path)
@@ -110,7 +115,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             raise ValueError(f'{path} cannot be read as an image: it is damaged or of another kind')
         return image.astype(np.float32) if self.to_float32 else image
 
-    def _fetch(self, path: str) -> bytes:
+    def fetch(self, path: str) -> bytes:
+        """Return the bytes of a file, from where the transform was told that files are."""
         if self.file_client_args is not None:  # The older way to say where files are.
             return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
         return fileio.get(path, backend_args=self.backend_args)

@@ -3,29 +3,39 @@
 import base64
 import io
 import json
+import logging
 import os
 import re
 import shutil
+import struct
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
+import torch
 from mmpretrain.datasets import CustomDataset
 from PIL import Image
 from recycle_pool import write_pool
 
+from mmlora.apis import details
 from mmlora.apis import test as run_test
 from mmlora.apis import train, write_report
-from mmlora.apis.details import with_pictures
+from mmlora.apis.details import add_details, with_pictures, write_details
+from mmlora.apis.records import read_records, write_record
 from mmlora.apis.reporting.charts import bar_chart, heat_map, histogram, line_chart, ticks
 from mmlora.apis.reporting.files import read_curves, read_settings
 from mmlora.apis.reporting.many import markdown
 from mmlora.apis.reporting.run import place_of
 from mmlora.apis.reporting.tested import PAIRS
-from mmlora.evaluation import EpisodeScores, ErrorPicture, Predictions
+from mmlora.datasets import loading
+from mmlora.engine.adapter_folder import result_row
+from mmlora.evaluation import EpisodeScores, ErrorPicture, KeepPredictions, Predictions
+from mmlora.evaluation import predictions as predictions_module
 from mmlora.io.atomic import write_text
 from mmlora.ranks import RankRow, RankTable
 
@@ -69,9 +79,9 @@ def run(tmp_path_factory, images):
     """The folder of a run that was trained and tested, with ranks, episodes and a pool beside."""
     folder = tmp_path_factory.mktemp('report') / 'run'
     with tiny.quick_runs():
-        cfg = tiny.tiny_config(images, folder, default_hooks__logger__interval=1, test_evaluator=dict(type='Accuracy'))
+        cfg = tiny.tiny_config(images, folder, default_hooks__logger__interval=1, test_evaluator=dict(type='Accuracy'),
+                               optim_wrapper__optimizer__lr=1e-9)  # so that the classes stay confused
         train(cfg)
-        # After a step the classes of the images are still confused.
         run_test(cfg, str(folder / 'epoch_1.pth'))
     rows = tuple(RankRow(f'layers.{i}.attn.qkv', 2 + i, 'stable_rank', 2.3, params=64, slice=s)
                  for i in range(2) for s in 'qv')
@@ -91,18 +101,34 @@ def errors_of(labels, predictions, classes, size=12):
         ErrorPicture(i, f'{HOSTILE}.png', png) for i in wrong))
 
 
+def predictions(**changes):
+    """Return the text of a file of predictions with other entries."""
+    return json.dumps(dict(format='mmlora predictions 1', classes=['a', 'b'], labels=[0, 1], predictions=[1, 1],
+                           scores=[0.5, 0.5], errors=[]) | changes)
+
+
+def png_header(width, height):
+    """Return a PNG without pixels that says it has so many."""
+    def chunk(kind, content):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
+    return base64.b64encode(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', b'') + chunk(b'IEND', b'')).decode()
+
+
 def test_a_run_is_shown_whole(run):
     page = Page(write_report(run))
     page.check_self_contained()
-    assert page.sections == ['results', 'run', 'curves', 'ranks', 'confusion', 'episodes', 'inverted', 'missing'] or (
-        page.sections == ['results', 'run', 'curves', 'ranks', 'confusion', 'errors', 'episodes', 'inverted',
-                          'missing'])
+    assert page.sections == ['results', 'run', 'curves', 'ranks', 'confusion', 'errors', 'episodes', 'inverted',
+                             'missing']
     kept = Predictions.read(next((run / 'details').glob('*.predictions.json')))
     record = json.loads((run / 'results.json').read_text())['results'][0]
     assert record['details'] == {'predictions': next((run / 'details').glob('*.predictions.json')).relative_to(
         run).as_posix()}
-    hits = np.trace(kept.confusion())
-    assert 100 * hits / 36 == pytest.approx(record['metrics']['accuracy/top1']) and kept.confusion().sum() == 36
+    hits = sum(count for a, b, count in zip(*kept.confusions(), strict=True) if a == b)
+    assert 100 * hits / 36 == pytest.approx(record['metrics']['accuracy/top1']) and kept.confusions()[2].sum() == 36
+    row = result_row('', 'accuracy/top1', 100 * hits / 36, 36)
+    assert f'accuracy/top1, 95 % interval {row["low"]:.2f} to {row["high"]:.2f}' in page.text
     for text in (f'{hits} of 36 images are classified rightly', 'python tools/train.py', 'AdamW', 'Training loss',
                  'Mean 65.00 ± 12.65 % over 4 episodes', '22 of 24 images', 'LoRA 00001', 'rank 3, stable_rank 2.300',
                  '/vis_data/config.py --work-dir',
@@ -140,15 +166,26 @@ def test_hostile_names_are_text(tmp_path):
                                                    scores=[0.5], classes=[], errors=[])), 'Confusion matrix'),
     ('details/a.episodes.json', '[]', 'Episodes'), ('t/vis_data/scalars.json', '{\n{"loss": 1}\n', 'Curves'),
     ('epoch_1.pth', 'no checkpoint', 'Run'), ('index.json', '{"format": "mmlora-pool-1"}', 'Inverted images'),
+    ('epoch_1.pth', [1], 'Run'), ('epoch_1.pth', dict(protocol=[1]), 'Run'),
+    ('details/a.predictions.json', predictions(errors=[dict(index=0, path='a', png=png_header(60_000, 60_000))]),
+     'Misclassified images'),
+    ('details/a.predictions.json', predictions(errors=[dict(index=0, path='a', png=5)]), 'Misclassified images'),
+    ('details/a.predictions.json', predictions(errors=['a']), 'Confusion matrix'),
+    ('details/a.episodes.json', json.dumps(dict(
+        format='mmlora episodes 1', episodes=dict(n_episodes=2), images='', accuracies=[1e308, -1e308])), 'Episodes'),
+    ('run/results.json', '[' * 100_000, 'Tables'), ('run/results.json', '{"results": [{"metrics": [1]}]}', 'Tables'),
 ])
 def test_damaged_files_are_named_and_the_rest_is_shown(run, tmp_path, name, text, section):
     folder = tmp_path / 'run'
     folder.mkdir()
     shutil.copy(run / 'ranks.json', folder)
-    write_text(folder / name, text)
+    if isinstance(text, str):
+        write_text(folder / name, text)
+    else:
+        torch.save(dict(state_dict={}, meta=dict(epoch=1, mmlora=text)), folder / name)
     page = Page(write_report(folder))
     alert = page.source.partition('role="alert"')[2].partition('</section>')[0]
-    assert f'<b>{section}</b>' in alert, page.source
+    assert re.search(rf'<b>{section}</b>: [^<]*{Path(name).name}', alert), alert
     assert 'ranks' in page.sections or section == 'Ranks' or section == 'Run'
 
 
@@ -185,6 +222,121 @@ def test_many_classes_are_shown_by_what_is_confused(tmp_path):
     source = Page(write_report(tmp_path)).source
     assert 'Of 60 classes the matrix shows the 40' in source and '<details open>' in source
     assert source.count('<tr>') == PAIRS + 1
+
+
+@pytest.mark.parametrize('first, second', [
+    (1e308, -1e308), (10**400, 1), (5e-324, 0), (1.0, 1.0000000000000002), (float('inf'), 2)])
+def test_curves_of_extreme_numbers_are_drawn(tmp_path, first, second):
+    rows = [dict(loss=first, iter=1), dict(loss=second, iter=2), dict(loss=1, iter=10**9)]
+    write_text(tmp_path / 't' / 'vis_data' / 'scalars.json', '\n'.join(map(json.dumps, rows)))
+    page = Page(write_report(tmp_path))
+    assert 'curves' in page.sections and 'role="alert"' not in page.source and 'nan' not in page.source
+
+
+def test_huge_numbers_of_classes_take_no_matrix(tmp_path):
+    write_text(tmp_path / 'details' / 'a.predictions.json', predictions(classes=[], labels=[0, (1 << 20) - 1]))
+    page = Page(write_report(tmp_path))
+    assert 'Of 1048576 classes the matrix shows the 40' in page.source
+    assert '0 taken for 1: 1 of 1' in page.source and 'role="alert"' not in page.source
+
+
+class Tested:
+    """What is left of a runner that has tested."""
+
+    def __init__(self, results, classes=('a', 'b')):
+        metric = KeepPredictions()
+        metric.dataset_meta = dict(classes=classes)
+        metric.compute_metrics(results)
+        self.test_evaluator = SimpleNamespace(metrics=[metric])
+        self.test_dataloader = SimpleNamespace(dataset=())
+        self.model = SimpleNamespace(data_preprocessor=None)
+        self.metric = metric
+
+
+def test_a_head_may_have_more_outputs_than_classes(tmp_path, images):
+    kept = Tested([(0, 3, 0.5), (1, 1, 0.5)]).metric.kept
+    assert kept.classes == ['a', 'b', 'output 2', 'output 3'] and kept.predictions == [3, 1]
+    sizes = dict(data_preprocessor__num_classes=9, model__head__num_classes=9)
+    with tiny.quick_runs():
+        cfg = tiny.tiny_config(images, tmp_path, train_cfg__max_epochs=1, **sizes)
+        train(cfg)
+        checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+        checkpoint['state_dict']['head.layers.head.bias'][7] = 100
+        torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+        run_test(cfg, str(tmp_path / 'epoch_1.pth'))
+    [entry] = read_records(tmp_path / 'results.json')
+    kept = Predictions.read(tmp_path / entry['details']['predictions'])
+    assert set(kept.predictions) == {7} and kept.name_of(7) == 'output 7' and len(kept.classes) == 8
+
+
+@pytest.mark.parametrize('sample, level, why', [
+    (dict(pred_score=torch.tensor([float('nan'), 0])), 'WARNING', 'the scores of an image are NaN or infinite'),
+    (dict(gt_label=torch.tensor([-1])), 'WARNING', 'labels must be numbers of classes from 0 to 1'),
+    (dict(gt_label=torch.tensor([1 << 40])), 'WARNING', 'labels must be numbers of classes'),
+    (dict(gt_label='x'), 'WARNING', 'labels or scores of an image are no numbers'),
+    (dict(pred_label=torch.tensor([2])), 'WARNING', 'class 2 was chosen of an image with 2 scores'),
+    (dict(gt_label=torch.tensor([0, 1])), 'INFO', 'images have several labels'),
+    (dict(gt_label=None), 'INFO', 'the model gives no scores of classes'),
+    (None, 'WARNING', 'labels, predictions and scores must be as many'),
+])
+def test_why_predictions_are_not_kept(tmp_path, monkeypatch, sample, level, why):
+    said = []
+    monkeypatch.setattr(predictions_module, 'print_log', lambda text, logger, level: said.append((text, level)))
+    collect = KeepPredictions()
+    collect.process(None, [dict(gt_label=torch.tensor([0]), pred_label=torch.tensor([1]),
+                                pred_score=torch.tensor([0.5, 0.5])) | sample] if sample else [])
+    runner = Tested(collect.results)
+    [(text, said_level)] = said
+    assert runner.metric.kept is None and why in text and logging.getLevelName(said_level) == level
+    found = write_details(tmp_path, runner, ENTRY)
+    assert why in found['not_kept'] and not (tmp_path / 'details').exists()
+    write_record(tmp_path, dict(ENTRY, details=found))
+    page = Page(write_report(tmp_path))
+    assert f'the predictions were not kept: {why}' in page.text.replace('\n', ' ')
+
+
+ENTRY = dict(
+    method='m', dataset_name='d', backbone='b', shot=None, split=None, seed=0, metrics={'accuracy/top1': 50.0},
+    checkpoint=dict(name='epoch_1.pth'), trained_on=None,
+    test=dict(config=None, list=None, images=2, majority_rate=None, fingerprint=None),
+    protocol=dict(selection='last epoch', at=None, on_test=None), date='2026-01-01')
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), ImportError('no client of s3'),
+                                   MemoryError()], ids=repr)
+def test_details_that_fail_cost_no_result(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    said, runner = [], Tested([(0, 1, 0.5), (1, 1, 0.5)])
+    monkeypatch.setattr(details, 'print_log', lambda text, logger, level: said.append(text))
+    write_record(tmp_path, ENTRY)
+    monkeypatch.setattr(Predictions, 'write', fail)
+    add_details(tmp_path, runner, ENTRY)
+    assert len(said) == 1 and type(error).__name__ in said[0] and str(tmp_path / 'details') in said[0]
+    assert [one['metrics'] for one in read_records(tmp_path / 'results.json')] == [ENTRY['metrics']]
+    monkeypatch.undo()
+    add_details(tmp_path, runner, ENTRY)
+    [entry] = read_records(tmp_path / 'results.json')
+    assert (tmp_path / entry['details']['predictions']).is_file()
+
+
+def test_pictures_are_read_as_the_data_set_reads_them(images, monkeypatch):
+    options = tiny.tiny_config(images, images / 'x').test_dataloader.dataset
+    options.pop('type')
+    built, said = CustomDataset(**options), []
+    monkeypatch.setattr(details, 'print_log', lambda text, logger, level: said.append(text))
+    kept, arguments = Predictions([0] * 36, [0] * 35 + [1], [0.5] * 36), []
+    loader = built.pipeline.transforms[0]
+    loader.backend_args = dict(backend='local')
+    real = loading.fileio.get
+    monkeypatch.setattr(loading.fileio, 'get', lambda path, backend_args=None: (
+        arguments.append(backend_args), real(path, backend_args))[1])
+    assert with_pictures(kept, built).errors[0].png and arguments == [dict(backend='local')] and not said
+    monkeypatch.setattr(loading.fileio, 'get', lambda path, backend_args=None: b'no image')
+    found = with_pictures(kept, built).errors
+    assert found[0].index == 35 and found[0].png is None
+    assert said[0].startswith('1 of 1 misclassified images are kept without a picture; the first: image 35')
 
 
 def test_validations_lie_at_their_iterations():
@@ -260,7 +412,7 @@ class Prepared(CustomDataset):
         return self.pipeline(super().get_data_info(idx))
 
 
-@pytest.mark.parametrize('size, dark', [((1200, 4000), False), ((400, 2600), True)], ids=['wide', 'narrow and dark'])
+@pytest.mark.parametrize('size, dark', [((1200, 6500), False), ((400, 2600), True)], ids=['wide', 'narrow and dark'])
 def test_the_page_in_a_browser(run, tmp_path, size, dark):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:

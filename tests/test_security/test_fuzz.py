@@ -26,6 +26,9 @@ from attacks import put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmlora.apis.reporting.files import Folder
+from mmlora.apis.reporting.run import curves, results
+from mmlora.apis.reporting.tested import confusions, episodes, errors
 from mmlora.datasets.index_files import chosen_images, read_index_file
 from mmlora.datasets.list_files import ListedImage, read_list
 from mmlora.datasets.table_files import read_csv, read_json
@@ -97,6 +100,17 @@ PARSERS = {
     'index of banks': Parser('index.json', lambda path: LoRABanks.open(path.parent), None, banks_folder),
     'manifest of a bank': Parser('00000/manifest.json', lambda path: LoRABanks.open(path.parents[1]), None,
                                  banks_folder),
+    'predictions': Parser('details/a.predictions.json', lambda path: [
+        make(Folder(path.parents[1])) for make in (confusions, errors)], dict(
+        format='mmlora predictions 1', classes=['a', 'b'], labels=[0, 1], predictions=[1, 1], scores=[0.5, 0.5],
+        errors=[dict(index=0, path='a', png=None)])),
+    'accuracies of episodes': Parser('details/a.episodes.json', lambda path: episodes(Folder(path.parents[1])), dict(
+        format='mmlora episodes 1', episodes=dict(n_way=2, n_shot=1, n_episodes=2), images='x', accuracies=[50, 60.0])),
+    'results': Parser('results.json', lambda path: results(Folder(path.parent)), dict(
+        format='mmlora results 1', results=[dict(
+            method='m', dataset_name='d', backbone='b', shot=None, split=None, seed=0, metrics={'accuracy/top1': 50.0},
+            checkpoint=dict(name='a.pth'), test=dict(list=None, images=2, majority_rate=50.0), date='2026',
+            protocol=dict(selection='last epoch', at=None, on_test=None))])),
     'index of a pool': Parser('index.json', lambda path: Pool.open(path.parent).check_finished(), None, pool_folder),
 }
 """Parsers of JSON."""
@@ -107,6 +121,8 @@ LINES = {
     'CSV': Parser('a.csv', LISTS['CSV'][2], 'image,label\na.jpg,1\n"b c.jpg",0\n'),
     'CSV of several labels': Parser('a.csv', lambda path: read_csv(path, 2, ('x', 'y'), True),
                                     'image,x,y\na.jpg,1,0\nb.jpg,0,0\n'),
+    'logged numbers': Parser('t/vis_data/scalars.json', lambda path: curves(Folder(path.parents[2])),
+                             '{"iter": 1, "loss": 2.5, "lr": 1e-3}\n{"accuracy/top1": 50.0, "step": 1}\n'),
     'class names as text': Parser('names.txt', JSONS['class names'], 'n1 tench\nn2 great white shark\n'),
 }
 """Parsers of other text."""

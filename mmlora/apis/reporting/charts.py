@@ -207,7 +207,8 @@ def figure(
 
 def _span(values: Sequence[float], margin: float) -> tuple[float, float]:
     low, high = float(min(values)), float(max(values))
-    if low == high:
+    # Differences that are noise of the arithmetic, and those without room for a tick between.
+    if high - low <= 1e-12 * max(abs(low), abs(high)) or high - low < 1e-300:
         return low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
     room = (high - low) * margin
     return low - room, high + room

@@ -5,8 +5,8 @@ it.
 """
 
 import ast
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,28 @@ from typing import Any
 
 from ...io.checkpoint import load_checkpoint
 from ...plain_json import parse_json
+from ..details import FAILURES
 from ..records import RESULTS, read_records
 from ..resuming import POINTER
 
 SCALARS = '*/vis_data/scalars.json'
+LARGEST = 1e300
+"""Of what is drawn: an axis from minus to plus of the largest number has no length that is a number."""
 _LEFT_OUT = {'time', 'data_time', 'memory', 'step', 'iter', 'epoch', 'eta', 'base_lr'}
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let whatever a file of somebody else makes fail be an error that begins with its name.
+
+    Raises:
+        ValueError: Something within the block failed.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        text = str(error) if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {error}'
+        raise ValueError(text if text.startswith(str(path)) else f'{path}: {text}') from error
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,10 @@ class Folder:
     def records(self) -> list[dict[str, Any]]:
         """Results of tests; raises ValueError for a damaged file."""
         path = self.path / RESULTS
-        return read_records(path) if path.is_file() else []
+        if not path.is_file():
+            return []
+        with naming(path):
+            return read_records(path)
 
     @cached_property
     def checkpoint(self) -> Path | None:
@@ -67,8 +87,17 @@ class Folder:
         """``meta`` of the checkpoint; raises ValueError where it cannot be read."""
         if self.checkpoint is None:
             return {}
-        meta = load_checkpoint(self.checkpoint, convert=False).get('meta')
+        with naming(self.checkpoint):
+            meta = load_checkpoint(self.checkpoint, convert=False).get('meta')
         return meta if isinstance(meta, dict) else {}
+
+    @cached_property
+    def own_meta(self) -> dict[str, Any]:
+        """What this package wrote into ``meta`` of the checkpoint; raises ValueError where it holds something else."""
+        own = self.meta.get('mmlora') or {}
+        if not isinstance(own, dict) or not isinstance(own.get('protocol') or {}, dict):
+            raise ValueError(f'{self.checkpoint}: meta.mmlora and its protocol must be dicts, got {str(own)[:80]}')
+        return own
 
     @cached_property
     def config(self) -> Path | None:
@@ -88,8 +117,12 @@ class Folder:
     @cached_property
     def curves(self) -> Curves | None:
         """What was logged; raises ValueError for a damaged file."""
-        files = sorted(self.path.glob(SCALARS))
-        return read_curves([file.read_text(encoding='utf-8') for file in files]) if files else None
+        texts = []
+        for file in sorted(self.path.glob(SCALARS)):
+            with naming(file):
+                texts.append(file.read_text(encoding='utf-8'))
+                _read_lines(texts[-1])
+        return read_curves(texts) if texts else None
 
 
 def read_curves(texts: list[str]) -> Curves:
@@ -103,9 +136,9 @@ def read_curves(texts: list[str]) -> Curves:
     """
     train: dict[str, list[tuple[float, float]]] = {}
     val: dict[str, list[tuple[float, float]]] = {}
-    for number, text in enumerate(texts):
+    for text in texts:
         now, begin = 0.0, None
-        for row in _read_lines(text, number):
+        for row in _read_lines(text):
             of_step = 'iter' in row
             if of_step:
                 now = row['iter']
@@ -123,7 +156,7 @@ def _before(curves: Mapping[str, list[tuple[float, float]]], begin: float) -> di
     return {name: [point for point in points if point[0] < begin] for name, points in curves.items()}
 
 
-def _read_lines(text: str, number: int) -> list[dict[str, float]]:
+def _read_lines(text: str) -> list[dict[str, float]]:
     rows, lines = [], text.splitlines()
     for place, line in enumerate(lines):
         try:
@@ -131,11 +164,11 @@ def _read_lines(text: str, number: int) -> list[dict[str, float]]:
         except ValueError as error:
             if place == len(lines) - 1:
                 continue
-            raise ValueError(f'line {place + 1} of scalars.json of start {number + 1} is no JSON') from error
+            raise ValueError(f'line {place + 1} is no JSON') from error
         if not isinstance(row, dict):
-            raise ValueError(f'line {place + 1} of scalars.json of start {number + 1} holds no object')
+            raise ValueError(f'line {place + 1} holds no object')
         numbers = {str(k): float(v) for k, v in row.items()
-                   if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)}
+                   if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= LARGEST}
         rows.append(numbers)
     return rows
 

@@ -1,6 +1,5 @@
 """Sections about folders of many things: pools of images, hubs and banks of LoRAs, sweeps, quickstarts."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from ...io.lora_banks import LoRABanks
 from ...io.pool import FORMAT as POOL
 from ...io.pool import INDEX, Pool, PoolImage
 from ..collected import METRIC
-from ..records import RESULTS
+from ..records import RESULTS, read_records
 from ..summarize import summarize
 from ..tables import to_markdown
 from .charts import histogram
-from .files import Folder
+from .files import Folder, naming
 from .page import Missing, Section, facts, gallery, table
 
 CLASSES, PER_CLASS = 12, 6
@@ -26,7 +25,10 @@ TABLES = ('summary.md', 'table.txt', 'table.md')
 
 def inverted(folder: Folder) -> Section | Missing:
     """Return images of the pools in this folder."""
-    parts = [_pool(Pool.open(place)) for place in _pools(folder.path)]
+    parts = []
+    for place in _pools(folder.path):
+        with naming(place / INDEX):
+            parts.append(_pool(Pool.open(place)))
     if not parts:
         return Missing('Inverted images', 'no pool in this folder: tools/invert.py writes one')
     return Section('inverted', 'Inverted images', Markup('').join(parts))
@@ -117,7 +119,7 @@ def tables(folder: Folder) -> Section | Missing:
     below = [path for path in folder.path.glob(f'**/{RESULTS}') if path.parent != folder.path]
     if not below:
         return Missing('Tables of many runs', 'this is the folder of one run, or none below it was tested')
-    metrics = next((entry['metrics'] for path in below for entry in json.loads(path.read_text())['results']), {})
+    metrics = next((entry['metrics'] for path in below for entry in read_records(path)), {})
     metric = METRIC if METRIC in metrics else next(iter(metrics), METRIC)
     return Section('tables', 'Tables', markdown(to_markdown(summarize([folder.path], metric))))
 

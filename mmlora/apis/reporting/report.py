@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...io.atomic import write_text
 from ...version import __version__
+from ..details import FAILURES
 from .files import Folder
 from .many import inverted, members, tables
 from .page import Missing, Section, render
@@ -57,8 +58,9 @@ def write_report(work_dir: str | os.PathLike, out: str | os.PathLike | None = No
     for title, make in SECTIONS.items():
         try:
             made = make(folder)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            made = Missing(title, str(error), broken=True)
+        except FAILURES as error:  # Files of somebody else; most of these errors name theirs.
+            text = str(error) if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: {error}'
+            made = Missing(title, text, broken=True)
         if made is not None:
             (sections if isinstance(made, Section) else missing).append(made)
     if not sections and not any(one.broken for one in missing):

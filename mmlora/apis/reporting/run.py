@@ -7,9 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ...engine.adapter_folder import result_row
 from ...ranks import RankTable
+from ..records import RESULTS
 from .charts import bar_chart, line_chart, say_number
-from .files import Curves, Folder, dig
+from .files import Curves, Folder, dig, naming
 from .page import Missing, Section, facts, table
 
 SETTINGS = {
@@ -31,7 +33,7 @@ def about_run(folder: Folder) -> Section | Missing:
     settings, meta = folder.settings, folder.meta
     if not settings and not meta:
         return Missing('Settings', 'there is neither a dumped config nor a checkpoint in this folder')
-    own = meta.get('mmlora') or {}
+    own = folder.own_meta
     pairs = [(label, _short(value)) for path, label in SETTINGS.items() if (value := dig(settings, path)) is not None]
     versions = [f'{name} {value}' for name, value in (
         ('mmlora', own.get('version')), ('mmengine', _version(meta.get('mmengine_version')))) if value]
@@ -75,9 +77,14 @@ def results(folder: Folder) -> Section | Missing:
     """Return the results of tests, the newest as large numbers."""
     if not folder.records:
         return Missing('Results', 'nothing was tested yet: python tools/test.py CONFIG CHECKPOINT')
+    with naming(folder.path / RESULTS):
+        return Section('results', 'Results', _results(folder))
+
+
+def _results(folder: Folder) -> Markup:
     newest = max(folder.records, key=lambda entry: str(entry.get('date')))
-    cards = Markup('').join(Markup('<li><b>{}</b><span>{}</span></li>').format(value, name)
-                            for name, value in list(_metrics(newest['metrics']))[:6])
+    cards = Markup('').join(Markup('<li><b>{}</b><span>{}{}</span></li>').format(
+        value, name, _interval(newest, name)) for name, value in list(_metrics(newest['metrics']))[:6])
     rows = [[entry['dataset_name'], f'{entry["test"]["images"]}', entry['checkpoint'].get('name'),
              entry['protocol']['selection'], ', '.join(f'{name} {value}' for name, value in _metrics(entry['metrics'])),
              _rate(entry['test'].get('majority_rate')), entry.get('date') or '']
@@ -86,8 +93,16 @@ def results(folder: Folder) -> Section | Missing:
     note = ''
     if any(entry['protocol'].get('on_test') for entry in folder.records):
         note = Markup('<p class="bad">A checkpoint was chosen on the test data itself: its numbers are too good.</p>')
-    return Section('results', 'Results', Markup('<ul class="big">{}</ul>{}{}').format(
-        cards, note, table(head, rows, (1, 5))))
+    return Markup('<ul class="big">{}</ul>{}{}').format(cards, note, table(head, rows, (1, 5)))
+
+
+def _interval(entry: Mapping[str, Any], name: str) -> str:
+    """Return the 95 % interval of a share of the tested images, or nothing."""
+    value, images = entry['metrics'][name], entry['test']['images']
+    if not 0 <= value <= 100 or images < 1:
+        return ''
+    row = result_row('', name, value, images)
+    return f', 95 % interval {row["low"]:.2f} to {row["high"]:.2f}' if 'low' in row else ''
 
 
 def _metrics(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -140,11 +155,12 @@ def _charts(found: Curves) -> list[Markup]:
 def ranks(folder: Folder) -> Section | Missing:
     """Return the chart of ranks."""
     path = folder.path / 'ranks.json'
-    stored = (folder.meta.get('mmlora') or {}).get('rank_table')
+    stored = None if path.is_file() else folder.own_meta.get('rank_table')
     if path.is_file():
-        found = RankTable.load(path)
+        with naming(path):
+            found = RankTable.load(path)
     elif stored:
-        found = RankTable.from_dict(stored, 'the rank table of the checkpoint')
+        found = RankTable.from_dict(stored, f'{folder.checkpoint}: its rank table')
     else:
         return Missing('Ranks', 'neither ranks.json nor a checkpoint with a table of ranks: the run adapts no layers '
                        'by ranks, or did not begin')
