@@ -7,6 +7,7 @@ hash of, moves and goes with it, and every reader of zip archives passes over it
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from mmengine.fileio import register_backend
@@ -18,6 +19,7 @@ _DIGITS = 64
 _LENGTH = (len(MARK) + _DIGITS).to_bytes(2, 'little')
 _END = b'PK\x05\x06'  # The end of an archive is this, 16 bytes, the length of the comment, and the comment.
 _END_LENGTH = 22
+_LONGEST_END = (1 << 16) + _END_LENGTH  # As far as readers of zip archives look for the end.
 _BLOCK = 1 << 20
 
 
@@ -84,17 +86,23 @@ def _hashes(path: str | os.PathLike) -> tuple[str | None, str | None]:
     """Return the hash with which a file was sealed, and that of its content; None twice where it has no seal."""
     with open(path, 'rb') as file:
         left = os.fstat(file.fileno()).st_size - _DIGITS
-        file.seek(max(left - len(MARK) - _END_LENGTH, 0))
+        file.seek(max(left + _DIGITS - _LONGEST_END, 0))
         tail = file.read()
-        # Either will do: bytes that are wrong or missing in the seal itself must not make it look like no seal.
-        if left < 0 or (MARK not in tail and tail[tail.rfind(_END) :][20:22] != _LENGTH):
+        last = tail[-_DIGITS - len(MARK) - _END_LENGTH :]
+        # Any will do: bytes that are wrong or missing in the seal itself, or stand behind it, must not make it look
+        # like no seal.
+        whole = tail.rfind(_LENGTH + MARK)
+        if left < 0 or (whole < 0 and MARK not in last and last[last.rfind(_END) :][20:22] != _LENGTH):
             return None, None
         digest = hashlib.sha256()
         file.seek(0)
         while left and (block := file.read(min(left, _BLOCK))):
             digest.update(block)
             left -= len(block)
-    return tail[-_DIGITS:].decode('latin-1'), digest.hexdigest()
+    start = len(tail) - _DIGITS if whole < 0 else whole + len(_LENGTH + MARK)
+    written = tail[start : start + _DIGITS]
+    # What else stands there goes into a message, and may hold control characters.
+    return written.decode() if re.fullmatch(rb'[0-9a-f]{64}', written) else 'an unreadable seal', digest.hexdigest()
 
 
 def _newest_good(path: Path) -> Path | None:

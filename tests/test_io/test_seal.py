@@ -48,6 +48,23 @@ def test_each_wrong_bit_and_each_cut_is_found(sealed):
             read_checkpoint(sealed)
 
 
+@pytest.mark.parametrize('more', [1, 50, 200, 4096, 65000])
+def test_bytes_behind_the_seal_do_not_hide_it(sealed, more):
+    spoiled = bytearray(sealed.read_bytes())
+    written = spoiled[-64:].decode()
+    spoiled[spoiled.index(torch.full((1,), 2.0, dtype=torch.float64).numpy().tobytes())] ^= 1
+    sealed.write_bytes(spoiled + bytes(more))
+    with pytest.raises(ValueError, match=f'is damaged.*written with {written}'):
+        read_checkpoint(sealed)
+
+
+def test_what_stands_in_the_place_of_a_seal_is_not_printed(tmp_path):
+    (tmp_path / 'x.pth').write_bytes(bytes(200) + b'mmlora sha256 ' + b'\x1b[2J\x1b]0;owned\x07'.ljust(64, b'A'))
+    with pytest.raises(ValueError, match='written with an unreadable seal') as caught:
+        check_seal(tmp_path / 'x.pth')
+    assert str(caught.value).isprintable()
+
+
 def test_torch_alone_would_not_find_it(sealed):
     # Otherwise there were no need for a seal.
     spoiled = bytearray(sealed.read_bytes())
