@@ -3,19 +3,18 @@
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from ..io.atomic import DISK_FULL
+from ..io.atomic import DISK_FULL, is_remote, remove_leftovers, temporary_of
 from .resuming import POINTER
 from .sweep_lock import lock_folder
 
 LOCK = '.train.lock'
-_LONGEST = 100  # Bytes of the longest name of a file that a run writes below its folder.
+_PROBE = 'writable'.ljust(62, 'x')  # Written as .NAME.<32 digits>.tmp: 100 bytes, the most of a run's own files.
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def hold_run(folder: str | os.PathLike, checkpoints: str | os.PathLike | None = 
         if is_main_process():
             try:
                 check_writable(folder)
-                if checkpoints and '://' not in str(checkpoints):
+                if checkpoints and not is_remote(checkpoints):
                     check_writable(checkpoints)
                 stack.enter_context(lock_folder(folder, LOCK, needed=False))
             except (OSError, RuntimeError, ValueError) as error:
@@ -54,6 +53,8 @@ def hold_run(folder: str | os.PathLike, checkpoints: str | os.PathLike | None = 
 def check_writable(folder: str | os.PathLike) -> None:
     """Write a file into a folder and remove it, so that an error comes before hours of training.
 
+    What a kill has left of such a file before goes, too.
+
     Args:
         folder: The folder; made where it is missing.
 
@@ -62,13 +63,15 @@ def check_writable(folder: str | os.PathLike) -> None:
         ValueError: Its name is too long for the file system, or one of its parents is a file.
         OSError: The disk is full.
     """
-    probe = Path(folder) / f'.{uuid.uuid4().hex}'.ljust(_LONGEST, 'x')
+    probe = temporary_of(Path(folder) / _PROBE)
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(4096))
         finally:
             probe.unlink(missing_ok=True)
+        with suppress(PermissionError):  # It may be one of another user.
+            remove_leftovers(folder, [_PROBE])
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise PermissionError(f'{folder} cannot be written ({error.strerror}): give another folder (--work-dir), '

@@ -20,10 +20,11 @@ def find_resumable(work_dir: str | os.PathLike, previous: bool = False) -> tuple
     """Find the newest checkpoint of a run: that to which ``last_checkpoint`` points.
 
     A kill between the first checkpoint and the pointer leaves a folder without pointer: then the checkpoint of the most
-    iterations is the newest.
+    iterations is the newest, and files that cannot be read are passed over with a warning.
 
     Args:
-        work_dir: The run's folder; it may have been moved since.
+        work_dir: The run's folder; where it has been moved or copied since, the files in it count, not those where it
+            was.
         previous: Whether a newest one that is damaged or gone gives way to the good one of the most iterations, with a
             warning that says what is lost.
 
@@ -34,21 +35,31 @@ def find_resumable(work_dir: str | os.PathLike, previous: bool = False) -> tuple
         ValueError: The newest checkpoint is damaged or gone, or with ``previous`` all of them are.
     """
     folder = Path(work_dir)
-    newest, failures = _pointed(folder), {}
+    failures: dict[Path, str] = {}
+    newest = _pointed(folder, failures)
     if newest is not None:
         checkpoint = _read(newest, failures)
         if checkpoint is not None:
             return str(newest), checkpoint
+    lacking = bool(failures)
     path, checkpoint = _best_other(folder, newest, failures)
     if not failures:
         return (str(path), checkpoint) if path else None
     said = '\n  '.join(f'{bad}: {reason}' for bad, reason in failures.items())
     if path is None:
         raise ValueError(f'no checkpoint in {folder} can be resumed; move the folder away to start anew.\n  {said}')
+    if not lacking:
+        print_log(f'These files in {folder} cannot be read and are passed over:\n  {said}\nThe run goes on from '
+                  f'{path}.', logger='current', level=logging.WARNING)
+        return str(path), checkpoint
     lost = f'{path}, of iteration {checkpoint["meta"]["iter"]}; what was trained after it is lost'
     if not previous:
+        bad = ' and '.join(map(str, dict.fromkeys([next(iter(failures)), folder / POINTER])))
+        # Without pointer, only the folder itself is searched.
+        delete = f' Where a command has no such option, as a sweep has none, delete {bad}: it then does the same.'
         raise ValueError(f'the newest checkpoint in {folder} cannot be resumed:\n  {said}\nPut a whole copy of it in '
-                         f'its place, or give --resume previous, which goes on from the last good one, {lost}')
+                         f'its place, or give --resume previous, which goes on from the last good one, {lost}.'
+                         f'{delete if path.parent == folder else ""}')
     print_log(f'The newest checkpoint cannot be used:\n  {said}\nAs asked for, the run goes on from the last good one, '
               f'{lost}.', logger='current', level=logging.WARNING)
     return str(path), checkpoint
@@ -131,20 +142,43 @@ def settle_seed(cfg: Config, meta: dict[str, Any] | None = None) -> int:
     return int(seed)
 
 
-def _pointed(folder: Path) -> Path | None:
-    """Return what the pointer of a folder names, in that folder where it is not where it was."""
-    pointer = folder / POINTER
+def read_pointer(folder: str | os.PathLike) -> Path | None:
+    """Return what ``last_checkpoint`` of a folder names, as it was written; None without one.
+
+    Raises:
+        ValueError: It names nothing.
+    """
+    pointer = Path(folder) / POINTER
     if not pointer.is_file():
         return None
-    path = Path(pointer.read_text(encoding='utf-8').strip())
-    moved = folder / path.name
-    return moved if not path.is_file() and moved.is_file() else path
+    text = pointer.read_bytes().decode(errors='replace').strip()
+    if not Path(text).name or '\0' in text or '\ufffd' in text:
+        raise ValueError(f'{pointer} is damaged: it should name a checkpoint, and has {text[:60]!r}')
+    return Path(text)
+
+
+def _pointed(folder: Path, failures: dict[Path, str]) -> Path | None:
+    """Return what the pointer of a folder names, in that folder if it is there."""
+    try:
+        path = read_pointer(folder)
+    except ValueError as error:
+        failures[folder / POINTER] = str(error)
+        return None
+    if path is None:
+        return None
+    parts = path.relative_to(path.anchor).parts  # Names of checkpoints may have folders.
+    for start in range(len(parts)):
+        inside = folder.joinpath(*parts[start:])
+        if os.path.isfile(inside):  # False, too, where both together are too long for a path.
+            return inside
+    # Checkpoints may go to a folder without pointer, elsewhere. One with a pointer is that of another run.
+    return folder / path.name if (path.parent / POINTER).is_file() else path
 
 
 def _read(path: Path, failures: dict[Path, str]) -> dict[str, Any] | None:
     try:
         return load_checkpoint(path)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         failures[path] = str(error)
         return None
 
@@ -154,7 +188,7 @@ def _best_other(
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """Return the state of a run of the most iterations, of those beside a known one."""
     found: tuple[Path | None, dict[str, Any] | None] = None, None
-    if known is not None and known.parent.is_dir():
+    if known is not None and known.parent.name and known.parent.is_dir():
         folder = known.parent
     for path in sorted(folder.glob('*.pth')):
         if path.name.startswith('best_') or not path.is_file() or path == known:

@@ -12,7 +12,10 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 _PAUSE = 0.1  # Seconds between two tries.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# The last is what some file systems in user space (FUSE) say.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+# Of the whole process, as open files are: after a fork, the copy must find each lock that the process holds, whoever
+# took it.
 _held: set[int] = set()
 
 
@@ -24,7 +27,8 @@ def lock_folder(folder: str | os.PathLike, name: str, wait: float = 0.0, needed:
 
     Args:
         folder: The folder; made where it is missing.
-        name: Name of the lock file inside; it stays, and tells who held it last.
+        name: Name of the lock file inside; it stays, and tells who held it last, if it may be written: it may belong to
+            another user of the folder.
         wait: Seconds to wait for another process.
         needed: False goes on, with a warning, where the system has no such locks: Windows and some network file
             systems.
@@ -37,14 +41,20 @@ def lock_folder(folder: str | os.PathLike, name: str, wait: float = 0.0, needed:
                            'WSL, or tools/train.py for each run')
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor, own = os.open(path, os.O_RDWR | os.O_CREAT, 0o666), True
+    except PermissionError:
+        if not path.is_file():
+            raise
+        descriptor, own = os.open(path, os.O_RDONLY), False  # which is enough to lock it
     _held.add(descriptor)
     try:
         if os.name == 'nt' or not _lock(descriptor, folder, wait, needed):
             print_log(f'The file system of {folder} has no locks: see to it yourself that no other process uses it.',
                       logger='current', level=logging.WARNING)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+        if own:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
         yield
     finally:
         if descriptor in _held:  # not in a process that was forked meanwhile

@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
@@ -42,8 +43,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
     if target.is_dir():
         raise IsADirectoryError(f'{os.fspath(path)!r} is a folder, not a file: give the name of a file inside it')
     target.parent.mkdir(parents=True, exist_ok=True)
-    stem = target.name.encode()[:_LONGEST_STEM].decode(errors='ignore')
-    temporary = target.parent / f'.{stem}.{uuid.uuid4().hex}.tmp'
+    temporary = temporary_of(target)
     try:
         # Opened by descriptor rather than by `tempfile`: the mode then follows the umask, as for any other file.
         with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), 'w+b') as file:
@@ -73,17 +73,28 @@ def write_text(path: str | os.PathLike, text: str, encoding: str = 'utf-8') -> P
     return write_bytes(path, text.encode(encoding))
 
 
-def remove_leftovers(folder: str | os.PathLike, besides: Collection[str] = ()) -> None:
+def temporary_of(target: Path) -> Path:
+    """Return a new name beside a file, for what will replace it; :func:`remove_leftovers` knows such names."""
+    stem = target.name.encode()[:_LONGEST_STEM].decode(errors='ignore')
+    return target.parent / f'.{stem}.{uuid.uuid4().hex}.tmp'
+
+
+def remove_leftovers(folder: str | os.PathLike, names: Collection[str] = ('*', )) -> None:
     """Remove what processes that were killed in the middle of a write have left in a folder; not in those inside it.
 
     Args:
-        folder: The folder. No other process may be writing there,
-        besides: but to the files of these names.
+        folder: The folder.
+        names: Patterns, as of :mod:`fnmatch`, of the files that were written. No other process may be writing one.
     """
     for path in Path(folder).iterdir():
         half = _TEMPORARY.fullmatch(path.name)
-        if half and half[1] not in besides:
+        if half and any(fnmatchcase(half[1], name) for name in names):
             path.unlink(missing_ok=True)
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Say whether a path is one of remote storage, such as ``s3://bucket/run``; there, nothing here applies."""
+    return '://' in os.fspath(path)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -34,7 +34,7 @@ def test_the_second_process_is_refused_and_the_first_one_named(tmp_path, images)
     train(cfg)  # One after the other is no matter, in one process neither,
     train(cfg)
     cfg.model.head.num_classes = 2
-    with pytest.raises(Exception, match='2|index|Target'):
+    with pytest.raises(ValueError, match='has the label 2, but the head has num_classes=2'):
         train(cfg)  # and a run that fails lets go.
     with lock_folder(tmp_path, LOCK):
         pass
@@ -83,17 +83,39 @@ def test_a_copy_of_a_process_does_not_close_what_is_not_its_own(tmp_path):
 
 
 @posix
-def test_where_the_file_system_has_no_locks_a_training_warns_and_a_sweep_refuses(tmp_path, monkeypatch):
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_where_the_file_system_has_no_locks_a_training_warns_and_a_sweep_refuses(tmp_path, monkeypatch, number):
     def no_lock(*args):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     said = []
     monkeypatch.setattr('fcntl.flock', no_lock)
     monkeypatch.setattr(sweep_lock, 'print_log', lambda text, **options: said.append(text))
     with hold_run(tmp_path):
         assert len(said) == 1 and f'{tmp_path} has no locks' in said[0]
-    with pytest.raises(OSError, match='[Ll]ock'), lock_folder(tmp_path, LOCK):
+    with pytest.raises(OSError) as caught, lock_folder(tmp_path, LOCK):
         pass
+    assert caught.value.errno == number
+
+
+@posix
+def test_the_lock_of_another_user_is_taken_and_left_as_it_is(tmp_path, monkeypatch):
+    real = os.open
+
+    def of_another(path, flags, *mode):
+        if os.fspath(path).endswith(LOCK) and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, *mode)
+
+    (tmp_path / LOCK).write_text('process 1 on there')
+    with lock_folder(tmp_path / 'free', LOCK):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'open', of_another)
+        with hold_run(tmp_path), pytest.raises(RuntimeError, match='in use by process 1 on there'):
+            with lock_folder(tmp_path, LOCK):
+                pass
+    assert (tmp_path / LOCK).read_text() == 'process 1 on there'
 
 
 @pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS, errno.EPERM])
@@ -260,6 +282,17 @@ def test_a_disk_that_is_full_from_the_beginning(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(OSError, match='has no space for even a small file .*quota.*--work-dir'):
         check_writable(tmp_path)
+
+
+def test_what_a_kill_has_left_of_the_file_that_tries_the_folder_goes(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'unlink', lambda *args, **options: None)
+        check_writable(tmp_path)
+    [left] = tmp_path.iterdir()
+    assert len(left.name) == 100
+    (tmp_path / f'.report.html.{"0" * 32}.tmp').touch()  # Another process is at this one.
+    check_writable(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f'.report.html.{"0" * 32}.tmp']
 
 
 def test_other_errors_stay_as_they_are(tmp_path):

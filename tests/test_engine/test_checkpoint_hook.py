@@ -197,6 +197,90 @@ def test_a_moved_run_resumes(tmp_path, images, whole_run):
     assert find_resumable(tmp_path)[0] == str(tmp_path / 'epoch_2.pth')
 
 
+@pytest.fixture
+def moved(tmp_path, whole_run):
+    """A folder that has been moved from ``run`` to ``old``, and a new run, one epoch long, in its former place."""
+    old, new = tmp_path / 'old', tmp_path / 'run'
+    for folder, epochs in ((old, (1, 2)), (new, (1, 2, 3))):
+        folder.mkdir()
+        for epoch in epochs:
+            shutil.copy(whole_run / f'epoch_{epoch}.pth', folder)
+        (folder / 'last_checkpoint').write_text(str(new / f'epoch_{epochs[-1]}.pth'))
+    return old
+
+
+def test_a_moved_run_does_not_go_on_with_the_run_in_its_former_place(moved):
+    assert find_resumable(moved)[0] == str(moved / 'epoch_2.pth')
+    (moved / 'epoch_2.pth').unlink()
+    with pytest.raises(ValueError, match='old/epoch_2.pth can not be found'):
+        find_resumable(moved)
+    assert find_resumable(moved, previous=True)[0] == str(moved / 'epoch_1.pth')
+
+
+def test_checkpoints_elsewhere_are_found_there(tmp_path, moved):
+    (tmp_path / 'run' / 'last_checkpoint').rename(tmp_path / 'last_checkpoint')
+    shutil.rmtree(moved)
+    moved.mkdir()
+    (tmp_path / 'last_checkpoint').rename(moved / 'last_checkpoint')
+    assert find_resumable(moved)[0] == str(tmp_path / 'run' / 'epoch_3.pth')
+    spoil(tmp_path / 'run' / 'epoch_3.pth')
+    with pytest.raises(ValueError, match='last good one, .*epoch_2.pth') as caught:
+        find_resumable(moved)
+    assert 'delete' not in str(caught.value)  # Without pointer, nobody would look there.
+
+
+@pytest.mark.parametrize('content', [b'', b' \n', b'.', b'/', b'\xff\xfe', b'a\0b', b'x' * 5000, b'epoch_9.pth'])
+def test_a_pointer_that_names_nothing_is_said_and_only_the_folder_is_searched(tmp_path, moved, monkeypatch, content):
+    monkeypatch.chdir(tmp_path / 'run')
+    (moved / 'last_checkpoint').write_bytes(content)
+    named = 'epoch_9.pth' if content == b'epoch_9.pth' else 'xxxx' if content[:1] == b'x' else 'is damaged'
+    with pytest.raises(ValueError, match=f'(?s){named}.*, delete .*old/last_checkpoint: '):
+        find_resumable(moved)
+    assert find_resumable(moved, previous=True)[0] == str(moved / 'epoch_2.pth')
+    (moved / 'last_checkpoint').unlink()
+    assert find_resumable(moved)[0] == str(moved / 'epoch_2.pth')
+
+
+def test_without_a_pointer_a_file_that_cannot_be_read_is_passed_over(moved, said):
+    (moved / 'last_checkpoint').unlink()
+    (moved / 'other.pth').write_bytes(b'PK damaged')
+    assert find_resumable(moved)[0] == str(moved / 'epoch_2.pth')
+    assert 'other.pth' in said[0] and 'passed over' in said[0] and 'newest' not in said[0]
+    for epoch in (1, 2):
+        spoil(moved / f'epoch_{epoch}.pth')
+    with pytest.raises(ValueError, match='no checkpoint in .* can be resumed'):
+        find_resumable(moved)
+
+
+def test_names_with_a_folder_are_kept_count_of_tidied_and_resumed(tmp_path, images):
+    out, options = tmp_path / 'out', dict(default_hooks__checkpoint__filename_tmpl='ckpts/epoch_{:02d}.pth',
+                                          default_hooks__checkpoint__max_keep_ckpts=1)
+    left = ['.epoch_02.pth.', '.last_checkpoint.', '.report.html.', '.other.pth.']
+    (out / 'ckpts').mkdir(parents=True)
+    (out / 'epoch_01.pth').write_bytes(b'of somebody else')
+    for name in left:
+        (out / 'ckpts' / f'{name}{"0" * 32}.tmp').touch()
+    train(tiny.tiny_config(images, out, **options, train_cfg__max_epochs=2))
+    assert names(out / 'ckpts') == {'epoch_02.pth'} and names(out) == {'epoch_01.pth'}
+    assert {path.name for path in (out / 'ckpts').glob('.*')} == {f'{name}{"0" * 32}.tmp' for name in left[2:]}
+    out.rename(tmp_path / 'moved')
+    shutil.copytree(tmp_path / 'moved', out)
+    cfg = tiny.tiny_config(images, tmp_path / 'moved', **options)
+    assert train(cfg, resume='auto').cfg.load_from == str(tmp_path / 'moved' / 'ckpts' / 'epoch_02.pth')
+    assert names(tmp_path / 'moved' / 'ckpts') == {'epoch_03.pth'} and names(out / 'ckpts') == {'epoch_02.pth'}
+
+
+@pytest.mark.parametrize('name', ['../outside.pth', '{}/outside.pth'])
+def test_a_checkpoint_cannot_name_files_outside_to_be_removed(tmp_path, images, whole_run, name):
+    (tmp_path / 'outside.pth').touch()
+    run, checkpoint = tmp_path / 'run', tiny.load(whole_run / 'epoch_3.pth')
+    checkpoint['message_hub']['runtime_info']['mmlora_outdated_checkpoints'] = [name.format(tmp_path)]
+    run.mkdir()
+    torch.save(checkpoint, run / 'epoch_3.pth')
+    train(tiny.tiny_config(images, run), resume='auto')
+    assert (tmp_path / 'outside.pth').exists()
+
+
 def test_nothing_to_resume_starts_afresh_from_load_from(tmp_path, images, whole_run, said):
     cfg = tiny.tiny_config(images, tmp_path, load_from=str(whole_run / 'epoch_3.pth'), train_cfg__max_epochs=1)
     runner = train(cfg, resume='auto')

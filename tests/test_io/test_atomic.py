@@ -162,6 +162,6 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     (tmp_path / 'inside').mkdir()
     for name in [*left, *others, f'inside/{left[0]}']:
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path, besides=['results.json'])
+    remove_leftovers(tmp_path, ['epoch_*.pth', 'ä b'])
     assert {path.name for path in tmp_path.iterdir()} == {*others, left[1], 'inside'}
     assert (tmp_path / 'inside' / left[0]).exists()

@@ -1,7 +1,9 @@
 """Checkpoints that a crash cannot spoil and that hold nothing but data."""
 
+import glob
 import hashlib
 import os
+import string
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook as StockCheckpointHook
 from mmengine.runner import Runner, save_checkpoint
 
-from ...io.atomic import remove_leftovers, write_text
+from ...io.atomic import is_remote, remove_leftovers, write_text
 from ...io.checkpoint import load_checkpoint
 from ...io.plain import plain_checkpoint
 from ...registry import HOOKS, register
@@ -45,12 +47,13 @@ class CheckpointHook(StockCheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Find out where checkpoints go; local folders are written atomically. Tidy up after a run that was killed."""
         out_dir = str(self.out_dir or runner.work_dir)
-        if self.backend_args is None and self.file_client_args is None and '://' not in out_dir:
+        if self.backend_args is None and self.file_client_args is None and not is_remote(out_dir):
             self.backend_args = dict(SEALED)
         super().before_train(runner)
         known = runner.message_hub.runtime_info
         if runner._resume and known.get('last_ckpt'):
-            self.last_ckpt = self._beside(known['last_ckpt'])
+            own = Path(known['last_ckpt']).parts[-len(Path(self.filename_tmpl).parts) :]
+            self.last_ckpt = self._inside(os.path.join(*own))
         if self.backend_args == SEALED:
             self._tidy(runner, known.get(OUTDATED, []))
 
@@ -93,7 +96,7 @@ class CheckpointHook(StockCheckpointHook):
         if is_main_process():
             write_text(os.path.join(runner.work_dir, POINTER), self.last_ckpt)
         for name in gone:
-            self._remove(self._beside(name))
+            self._remove(self._inside(name))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         if not self.save_best:
@@ -144,17 +147,28 @@ class CheckpointHook(StockCheckpointHook):
 
     @master_only
     def _tidy(self, runner: Runner, outdated: Sequence[str]) -> None:
-        for folder in {self.out_dir, runner.work_dir}:
+        step = ''.join(glob.escape(text) + '*' * (field is not None)
+                       for text, field, *_ in string.Formatter().parse(self.filename_tmpl))
+        # Of its own files only: a test or a report may be writing beside the training.
+        own = [POINTER, os.path.basename(step), 'best_*_' + step.replace('/', '_')]
+        home = os.path.dirname(self._inside(self.filename_tmpl))
+        for folder in {self.out_dir, home, runner.work_dir}:
             if os.path.isdir(folder):
-                remove_leftovers(folder, besides=['results.json'])  # A test may run beside the training.
+                remove_leftovers(folder, own)
         # A checkpoint of another folder says nothing about the files of this one.
-        if runner._resume and Path(runner._load_from or '').resolve().parent == Path(self.out_dir).resolve():
+        if runner._resume and Path(runner._load_from or '').resolve().parent == Path(home).resolve():
             for name in outdated:
-                self._remove(self._beside(name))
+                self._remove(self._inside(name))
 
     def _beside(self, path: str) -> str:
-        """Return where a checkpoint is; the folder may have been moved since its path was written down."""
+        """Return where a best checkpoint is; the folder may have been moved since its path was written down."""
         return self.file_backend.join_path(self.out_dir, os.path.basename(path))
+
+    def _inside(self, name: str) -> str:
+        """Return where a file of a name is; those of ``filename_tmpl`` may have folders, but none outside."""
+        if os.path.isabs(name) or '..' in Path(name).parts:
+            return self._beside(name)
+        return self.file_backend.join_path(self.out_dir, name)
 
     @master_only
     def _remove(self, path: str) -> None:
