@@ -247,7 +247,10 @@ def _judge(job: Job, folder: Path, how: How) -> tuple[str, str]:
         return ('again', f'marked as done, but {why}: done again') if why else ('skip', 'done')
     if status == FAILED and not how.retry_failed:
         return 'failed', f'failed before ({state.get("reason")}); --retry-failed tries again'
-    checkpoint = last_checkpoint(folder)
+    try:
+        checkpoint = last_checkpoint(folder)
+    except ValueError as error:
+        return 'again', str(error)  # The run itself says what to do; others must not wait for it.
     if checkpoint is not None and checkpoint.is_file():
         return 'again', f'goes on from {checkpoint.name}'
     return ('again', 'begun, but without a checkpoint: from the start') if state.get('attempts') else ('new', status)

@@ -20,7 +20,7 @@ from mmengine.config import Config
 
 from .check_data import check_data
 from .records import check_results, sha256_of
-from .resuming import POINTER
+from .resuming import POINTER, find_resumable
 from .sweep_lock import lock_folder
 from .sweep_plan import differences, identity, settle_job
 from .sweep_state import DONE, MARK, doubt, foreign_checkpoint, last_checkpoint, read_state, write_state
@@ -52,15 +52,17 @@ def run_job(folder: str | os.PathLike) -> dict[str, float]:
         raise FileNotFoundError(f'{folder} has no job.json: the folder of a run is made by tools/sweep.py')
     with lock_folder(folder, LOCK, _WAIT):
         cfg = _settle(state)
+        _forget_lost(folder)
         foreign = foreign_checkpoint(folder, state['key'])
         if foreign:
             raise ValueError(f'{foreign} is of another run than {folder} is for: move it away, or start this run anew '
                              'with --restart-changed')
         if state['measure'] == 'val':
             check_apart(Config.fromfile(state['config']), state['options'])
-        _forget_lost(folder)
         _train(cfg, folder, state['key'])
         checkpoint = last_checkpoint(folder)
+        if checkpoint is None and (found := find_resumable(folder)):
+            checkpoint = Path(found[0])  # A training that had ended before nobody points to its checkpoint.
         if checkpoint is None:
             raise ValueError(f'the training in {folder} has left no checkpoint: add a CheckpointHook to the config')
         metrics = test(cfg, str(checkpoint), work_dir=str(folder / state['measure']), record=state['measure'] == 'test')

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import write_text
-from ..io.checkpoint import load_checkpoint
 from ..plain_json import parse_json
 from .records import check_results, sha256_of
-from .resuming import POINTER
+from .resuming import find_resumable, read_pointer
 from .sweep_plan import Job, differences
 
 STATE = 'job.json'
@@ -85,15 +84,24 @@ def doubt(folder: str | os.PathLike, state: Mapping[str, Any]) -> str | None:
 
 
 def foreign_checkpoint(folder: str | os.PathLike, key: str) -> str | None:
-    """Say which checkpoint of a folder, the one a run would go on from, is of another run; None where none is."""
-    path = last_checkpoint(folder)
-    if path is None or not path.is_file():
+    """Say which checkpoint of a folder, the one a run would go on from, is of another run; None where none is.
+
+    Raises:
+        ValueError: It is damaged or gone.
+    """
+    newest = find_resumable(folder)
+    if newest is None:
         return None
-    found = _MARKED.search((load_checkpoint(str(path)).get('meta') or {}).get('mmlora_cfg_text') or '')
-    return None if found and found[1] == key else str(path)
+    path, checkpoint = newest
+    found = _MARKED.search((checkpoint.get('meta') or {}).get('mmlora_cfg_text') or '')
+    return None if found and found[1] == key else path
 
 
 def last_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """Return the checkpoint that the pointer of a folder names, in that folder, wherever it was written."""
-    pointer = Path(folder) / POINTER
-    return Path(folder) / Path(pointer.read_text(encoding='utf-8').strip()).name if pointer.is_file() else None
+    """Return the checkpoint that the pointer of a folder names, in that folder, wherever it was written.
+
+    Raises:
+        ValueError: The pointer names nothing.
+    """
+    path = read_pointer(folder)
+    return None if path is None else Path(folder) / path.name

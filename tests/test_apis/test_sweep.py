@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from mmlora.apis import sweep_job
 from mmlora.apis.sweep import How, Plan, look, read_plan, summary_of, sweep
 from mmlora.apis.sweep_engines import Resources, explain_exit, threads_of
 from mmlora.apis.sweep_lock import lock_folder
@@ -26,7 +28,7 @@ from mmlora.apis.sweep_plan import (
     seed_key,
     with_options,
 )
-from mmlora.apis.sweep_state import read_state
+from mmlora.apis.sweep_state import foreign_checkpoint, read_state
 from mmlora.apis.sweep_tune import Tuning, choose, tuning_jobs
 
 STUB = (sys.executable, str(Path(__file__).with_name('sweep_stub.py')))
@@ -463,3 +465,45 @@ def test_what_is_chosen_is_not_reported_apart(config):
 def test_identity_is_plain_data(config):
     settled = identity(Config.fromfile(str(config)))
     assert json.loads(json.dumps(settled)) == settled and 'work_dir' not in settled
+
+
+# A run that goes on
+
+
+def save(path, key, iteration):
+    meta = dict(epoch=1, iter=iteration, mmlora_cfg_text=f"sweep_job = '{key}'\n")
+    torch.save(dict(state_dict={}, meta=meta, message_hub={}, optimizer={}), path)
+    (path.parent / 'last_checkpoint').write_text(str(path))
+
+
+def test_a_damaged_checkpoint_says_what_to_delete_and_then_the_run_goes_on(tmp_path):
+    for iteration in (10, 20):
+        save(tmp_path / f'iter_{iteration}.pth', 'own', iteration)
+    (tmp_path / 'iter_20.pth').write_bytes(b'PK damaged')
+    with pytest.raises(ValueError, match='delete .*iter_20.pth and .*last_checkpoint: '):
+        foreign_checkpoint(tmp_path, 'own')
+    for name in ('iter_20.pth', 'last_checkpoint'):
+        (tmp_path / name).unlink()
+    assert foreign_checkpoint(tmp_path, 'own') is None
+    assert foreign_checkpoint(tmp_path, 'other') == str(tmp_path / 'iter_10.pth')
+
+
+def test_a_run_whose_training_had_ended_is_tested_without_a_pointer_too(tmp_path, monkeypatch):
+    save(tmp_path / 'iter_10.pth', 'own', 10)
+    (tmp_path / 'last_checkpoint').unlink()
+    tested = []
+    for name, stub in dict(read_state=lambda folder: dict(key='own', measure='test'), _settle=lambda state: Config(),
+                           train=lambda *args, **options: None, _finish=lambda *args: None,
+                           test=lambda cfg, path, **options: tested.append(path)).items():
+        monkeypatch.setattr(sweep_job, name, stub)
+    sweep_job.run_job(tmp_path)
+    assert tested == [str(tmp_path / 'iter_10.pth')]
+
+
+def test_a_damaged_pointer_fails_its_run_alone(config, folder):
+    go(grid_of(config, seed=[0, 1], fate=['crash']), folder)
+    first = min(path.parent for path in folder.rglob('job.json'))
+    (first / 'last_checkpoint').write_text('')
+    _, lines = go(grid_of(config, seed=[0, 1], fate=['crash']), folder, retry_failed=True)
+    assert any('is damaged: it should name a checkpoint' in line for line in lines)
+    assert set(calls(folder).values()) == {2}
