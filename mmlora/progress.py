@@ -200,4 +200,6 @@ def _size(count: int) -> str:
     return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.0f} MB'
 
 
+# State of the module, as a process has one terminal: hooks, tools and library calls that know nothing of each other
+# nest their lines on it, and handing it through all of them would tie each to how progress is shown.
 _SCREEN = Screen(_render)

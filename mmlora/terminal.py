@@ -44,7 +44,7 @@ class Above:
         self.stream, self.screen, self.rest = stream, screen, ''
 
     def write(self, text: str) -> int:
-        """Write a text; of a line that is not complete, once it is."""
+        """Write a text; of a line that is not complete, once it is or the stream is flushed."""
         if not self.screen.is_shown():
             return self.stream.write(text)
         with self.screen.lock:
@@ -59,7 +59,11 @@ class Above:
         self.write(''.join(lines))
 
     def flush(self) -> None:
-        """Flush the stream."""
+        """Flush the stream; what of a line is written by then shows, and the live line waits for its end."""
+        with self.screen.lock:
+            if self.rest and self.screen.is_shown():
+                rest, self.rest = self.rest, ''
+                self.screen.write(self.stream, rest)
         self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -78,6 +82,7 @@ class Screen:
         self.lock = threading.RLock()
         self.terminal: TextIO | None = None
         self._pid = 0
+        self._is_open = False  # Whether somebody's line is on the row of the live one.
         self._handlers: list[tuple[logging.StreamHandler, Above]] = []
 
     def is_shown(self) -> bool:
@@ -108,7 +113,7 @@ class Screen:
                 self._end()
 
     def _begin(self) -> None:
-        self.lines, self._pid, self.terminal = [], os.getpid(), sys.stderr
+        self.lines, self._pid, self.terminal, self._is_open = [], os.getpid(), sys.stderr, False
         self._console = Console(file=self.terminal)
         self._streams = {name: Above(getattr(sys, name), self) for name in ('stdout', 'stderr') if self._is_tty(name)}
         for name, above in self._streams.items():
@@ -130,7 +135,7 @@ class Screen:
             if os.getpid() != self._pid or self.terminal is None:
                 return
             atexit.unregister(self._end)
-            self._console.control(_CLEAR)
+            self._clear()
             self._console.show_cursor(True)
             self.terminal.flush()
             for name, above in self._streams.items():
@@ -148,17 +153,24 @@ class Screen:
         return stream is not None and stream.isatty()
 
     def write(self, stream: TextIO, text: str) -> None:
-        """Write complete lines to a stream, above the live one."""
-        self._console.control(_CLEAR)
+        """Write to a stream, above the live line; after the beginning of a line that one is not drawn until its end."""
+        self._clear()
         self.terminal.flush()
         stream.write(text)
         stream.flush()
+        # A bar that goes away, as of tqdm, ends with spaces over itself between two returns.
+        last = text.rpartition('\n')[2]
+        self._is_open = bool(last.rstrip('\r').rpartition('\r')[2].strip()) if last.endswith('\r') else bool(last)
         self.draw()
+
+    def _clear(self) -> None:
+        if not self._is_open:
+            self._console.control(_CLEAR)
 
     def draw(self) -> None:
         """Draw the line anew."""
         with self.lock:
-            if self.is_shown():
+            if self.is_shown() and not self._is_open:
                 self._console.control(_CLEAR)
                 ascii_only = self._console.options.ascii_only
                 self._console.print(self.render(self.lines, self._console.width, ascii_only), end='', highlight=False)

@@ -88,6 +88,28 @@ def test_the_line_and_the_log_share_a_terminal(make_terminal):
     assert sys.stdout is sys.stderr is terminal and logger.handlers[0].stream is terminal
 
 
+def test_a_line_that_is_flushed_before_its_end_shows(make_terminal):
+    terminal = make_terminal()
+    with progress_line('train', 3) as line:
+        line.update(1)
+        print('loading ...', end='', flush=True)
+        assert screen(terminal.getvalue()) == ['loading ...']
+        line.update(2)
+        print(' half', end='', flush=True)
+        assert screen(terminal.getvalue()) == ['loading ... half']  # The live line does not draw over it.
+        print(' done')
+        shown = screen(terminal.getvalue())
+        assert shown[0] == 'loading ... half done' and shown[1].startswith('train 2/3')
+        for bar in ('\r50%', '\r99%', '50%\r'):
+            print(bar, end='', flush=True)
+            line.update(2)
+            assert terminal.getvalue().endswith(bar)
+        print('\r   \r', end='', flush=True)  # as tqdm takes a bar away
+        assert 'train 2/3' in terminal.getvalue().rpartition('\r   \r')[2]
+        print('question? ', end='', flush=True)
+    assert terminal.getvalue().endswith('question? ' + SHOW)
+
+
 def test_an_error_leaves_the_terminal_clean(make_terminal):
     terminal = make_terminal()
     with pytest.raises(KeyboardInterrupt), tidy_terminal():
