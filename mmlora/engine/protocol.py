@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from ..io.adapter_card import shown_paths
+
 # What changes how images are shown to the model or read from disk, but not which they are.
-IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images')
+IGNORED = ('pipeline', 'metainfo', 'lazy_init', 'serialize_data', 'max_refetch', 'check_images', 'in_memory')
 HALVES = ('base', 'new')
 _ENDS = tuple(f'-{half}' for half in HALVES)
 LAST, UNKNOWN, NOT_TRAINED = 'last {unit}', 'unknown', 'not trained here'
@@ -97,7 +99,10 @@ def same_data(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None)
     if not first or not second:
         return False
     same_images = first.get('fingerprint') is not None and first.get('fingerprint') == second.get('fingerprint')
-    return same_images or first['config'] == second['config']
+    if same_images or first['config'] == second['config']:
+        return True
+    unlisted = None in (first.get('fingerprint'), second.get('fingerprint'))
+    return unlisted and first['config'] == shown_paths(second['config'])  # The first may be of an adapter folder.
 
 
 def inner_dataset(config: Any) -> Mapping[str, Any]:

@@ -22,9 +22,8 @@ from mmpretrain.datasets import CustomDataset
 from PIL import Image
 from recycle_pool import write_pool
 
-from mmlora.apis import details
+from mmlora.apis import details, train, write_report
 from mmlora.apis import test as run_test
-from mmlora.apis import train, write_report
 from mmlora.apis.details import add_details, with_pictures, write_details
 from mmlora.apis.records import read_records, write_record
 from mmlora.apis.reporting.charts import bar_chart, heat_map, histogram, line_chart, ticks

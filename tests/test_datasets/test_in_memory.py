@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmlora.datasets import ListDataset, SampleIndex, SeededDataset
+from mmlora.engine.protocol import plain_data_config
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -62,6 +63,21 @@ def test_a_transform_that_writes_does_not_change_what_is_kept(files):
     assert np.array_equal(again['img'], before) and again['img'].dtype == np.uint8
     assert again['ori_shape'] == again['img_shape'] == (30, 40)
     assert copy.deepcopy(kept).pipeline.transforms[0]._kept is load._kept, 'a copy shares the images'
+
+
+def test_a_damaged_image_is_passed_over_where_that_is_asked_for(files):
+    (files / 'a.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match='a.png cannot be read'):
+        build(files, in_memory=0.1)
+    kept = build(files, in_memory=0.1, pipeline=[dict(type='LoadImageFromFile', ignore_empty=True), *PIPELINE[1:]])
+    load = kept.pipeline.transforms[0]
+    assert set(load._kept) == {str(files / 'b.jpg'), str(files / 'c.jpg')}
+    assert load(dict(img_path=str(files / 'a.png'))) is None
+
+
+def test_results_with_and_without_it_are_on_the_same_data():
+    config = dict(type='ListDataset', ann_file='a.txt')
+    assert plain_data_config(dict(config, in_memory=2.0)) == plain_data_config(config)
 
 
 @pytest.mark.parametrize('arguments, message', [
