@@ -231,6 +231,10 @@ def test_curves_of_extreme_numbers_are_drawn(tmp_path, first, second):
     page = Page(write_report(tmp_path))
     assert 'curves' in page.sections and 'role="alert"' not in page.source and 'nan' not in page.source
 
+    write_text(tmp_path / 't' / 'vis_data' / 'scalars.json', json.dumps(dict(loss=float('nan'), iter=1)))
+    with pytest.raises(ValueError, match='holds no number that is finite'):
+        write_report(tmp_path)
+
 
 def test_huge_numbers_of_classes_take_no_matrix(tmp_path):
     write_text(tmp_path / 'details' / 'a.predictions.json', predictions(classes=[], labels=[0, (1 << 20) - 1]))

@@ -11,7 +11,7 @@ from ...engine.adapter_folder import result_row
 from ...ranks import RankTable
 from ..records import RESULTS
 from .charts import bar_chart, line_chart, say_number
-from .files import Curves, Folder, dig, naming
+from .files import LARGEST, Curves, Folder, dig, naming
 from .page import Missing, Section, facts, table
 
 SETTINGS = {
@@ -124,7 +124,9 @@ def _rate(value: float | None) -> str:
 def curves(folder: Folder) -> Section | Missing:
     """Return the curves of loss, learning rate, validation metrics and what else was logged."""
     found = folder.curves
-    if found is None or not (found.train or found.val):
+    if found is not None and not (found.train or found.val):
+        return Missing('Curves', f'vis_data/scalars.json holds no number that is finite and at most {LARGEST:g}')
+    if found is None:
         return Missing('Curves', 'no vis_data/scalars.json in this folder: nothing was trained here, or the config has '
                        "no LocalVisBackend in visualizer.vis_backends (beside TensorBoard's, list both)")
     charts = Markup('').join(_charts(found))
