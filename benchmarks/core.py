@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class Case:
             (a floor, a frozen layer), which the table then says.
         forward: Returns the output with its graph; for the bytes that are kept for the backward pass.
         known: Tensors that are there anyway, and are not counted among the kept ones.
-        facts: Returns further cells of its row by their headline: what was counted, or what others have published.
+        facts: Returns further cells of its row by their headline, from the times that were measured: what was counted,
+            what follows from the median, or what others have published.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Case:
     results: Callable[[], Mapping[str, Tensor]] | None = None
     forward: Callable[[], Tensor] | None = None
     known: Callable[[], Sequence[Tensor]] = tuple
-    facts: Callable[[], Mapping[str, str]] = dict
+    facts: Callable[['Spread'], Mapping[str, str]] = lambda time: {}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Comparison:
         title: Headline of the table.
         cases: The ways, each of another name.
         base: Name of the case that ratios are taken to.
-        reference: Name of the case that the results of the others are compared with.
+        reference: Name of the case that the results of the others are compared with; None where each case does other
+            work, and nothing is compared.
         tolerance: Largest difference, relative to the largest entry of the reference.
         note: Said under the headline.
         rounds: Number of rounds that are counted.
@@ -76,12 +79,14 @@ class Comparison:
         targets: What cases are meant to reach beside others; said under the table, and in a table of all at the end.
         absent: Cases that a package would bring which is not installed -> that package; see :func:`absent`.
         peaks: Whether the peak of the memory is measured; on a CPU it costs some microseconds for each operation.
+        long: Whether the results are compared after the rounds and not before, because they are those of the timed
+            runs; see :func:`remembered`.
     """
 
     title: str
     cases: Sequence[Case]
     base: str
-    reference: str
+    reference: str | None
     tolerance: float
     note: str = ''
     rounds: int = 15
@@ -90,6 +95,7 @@ class Comparison:
     targets: Sequence[Target] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     peaks: bool = True
+    long: bool = False
 
     def case(self, name: str) -> Case:
         """Return the case of a name.
@@ -174,18 +180,25 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def difference(own: Mapping[str, Tensor], reference: Mapping[str, Tensor], who: str = 'a case') -> float:
-    """Return the largest difference of all tensors of the reference, each relative to its largest entry.
+    """Return the largest difference of all tensors, each relative to the largest entry of the reference's.
 
     Raises:
-        DisagreementError: A tensor is missing, of another shape, or not finite.
+        DisagreementError: A tensor is missing in one of both, of another shape, empty, or not finite; or there is none.
     """
     worst = 0.0
+    if not reference:
+        raise DisagreementError(f'the reference that {who} is compared with gives nothing')
+    more = sorted(set(own) - set(reference))
+    if more:
+        raise DisagreementError(f'{who} gives {more}, which the reference does not')
     for name, expected in reference.items():
         if name not in own:
             raise DisagreementError(f'{who} gives no {name!r}')
         given = own[name]
         if given.shape != expected.shape:
             raise DisagreementError(f'{name!r} of {who} is {tuple(given.shape)}, expected {tuple(expected.shape)}')
+        if not expected.numel():
+            raise DisagreementError(f'{name!r} of the reference is empty')
         gap = (given.detach().double() - expected.detach().double()).abs().max().item()
         gap /= max(expected.detach().double().abs().max().item(), 1e-30)
         if not math.isfinite(gap):
@@ -199,8 +212,14 @@ def check_agreement(comparison: Comparison) -> dict[str, float]:
 
     Raises:
         DisagreementError: One is larger than the tolerance.
-        ValueError: The reference has no results.
+        ValueError: The reference has no results, or nothing else has although no package is missing; or there is no
+            reference, and a case has results.
     """
+    if comparison.reference is None:
+        compared = [case.name for case in comparison.cases if case.results is not None]
+        if compared:
+            raise ValueError(f'{comparison.title!r} has no reference to compare {compared} with')
+        return {}
     reference = comparison.case(comparison.reference)
     if reference.results is None:
         raise ValueError(f'the reference {reference.name!r} of {comparison.title!r} has no results')
@@ -215,12 +234,34 @@ def check_agreement(comparison: Comparison) -> dict[str, float]:
                 'they do not do the same work, so that no ratio is given'
             )
         found[case.name] = gap
+    if not found and not comparison.absent:
+        raise ValueError(f'{comparison.title!r} compares nothing with {reference.name!r}: its reference must be None')
     return found
 
 
 def absent(**packages: str) -> dict[str, str]:
     """Return those of ``case=package`` whose package is not installed; underscores of a case stand for spaces."""
     return {case.replace('_', ' '): name for case, name in packages.items() if find_spec(name) is None}
+
+
+def remembered(
+    name: str,
+    run: Callable[[], Any],
+    results: Callable[[Any], Mapping[str, Tensor]],
+    facts: Callable[[Spread], Mapping[str, str]] = lambda time: {},
+) -> Case:
+    """Return a case whose results are made of what its last run gave; it runs for them only where it has not run."""
+    last: list[Any] = []
+
+    def remember() -> None:
+        last[:] = [run()]
+
+    def given() -> Mapping[str, Tensor]:
+        if not last:
+            remember()
+        return results(last[0])
+
+    return Case(name, remember, given, facts=facts)
 
 
 def synchronize(device: torch.device) -> None:
@@ -249,26 +290,28 @@ def alternate(
 def measure(
     comparison: Comparison, device: torch.device, rounds: int | None = None, clock: str = 'wall'
 ) -> tuple[list[Row], list[Outcome]]:
-    """Check that the cases agree, then time them, count their bytes and look at the targets.
+    """Check that the cases agree, then time them, count their bytes and look at the targets; long ones are timed first.
 
     Raises:
-        DisagreementError: They do not; nothing is timed then.
+        DisagreementError: They do not; nothing is reported then.
     """
     comparison.case(comparison.base)
     for target in comparison.targets:
         for name in {target.case, target.base} - set(comparison.absent):
             comparison.case(name)
-    gaps = check_agreement(comparison)
+    gaps = {} if comparison.long else check_agreement(comparison)
     times = alternate(comparison.cases, rounds or comparison.rounds, device, clock, comparison.warm_up)
+    gaps = check_agreement(comparison) if comparison.long else gaps
+    spans = {case.name: times.spread(case.name) for case in comparison.cases}
     rows = [
         Row(
             case.name,
-            times.spread(case.name),
+            spans[case.name],
             times.ratio(case.name, comparison.base),
             None if case.forward is None else kept_bytes(case.forward, case.known()),
             peak_bytes(case.run, device) if comparison.peaks else None,
             gaps.get(case.name),
-            case.facts(),
+            case.facts(spans[case.name]),
         )
         for case in comparison.cases
     ]

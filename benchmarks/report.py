@@ -27,18 +27,22 @@ OMP_NUM_THREADS=1 python -m benchmarks --clock cpu          # on a machine that 
 ```
 
 This page is its output. Peers are used where they are installed: the extra `bench` brings them. Naive forms are
-written in the suite. Before anything is timed, the outputs and the gradients of all ways are compared with a
-reference, relative to its largest entry; ways that differ get no ratio but an error, and the command ends with 1.
-"Other work" in the column of differences marks floors: frozen layers, which compute something else by intent.
+written in the suite. Before anything is timed (or after, of the timed runs themselves, where a run is long), the
+outputs and the gradients of all ways are compared with a reference, relative to its largest entry; ways that differ
+get no ratio but an error, and the command ends with 1. Under dropout, whose masks each way draws in its own manner,
+they are compared without; what is timed draws. "Other work" in the column of differences marks what computes something
+else by intent, such as frozen layers as a floor, and is compared with nothing.
 
 Every case runs once in each round, each round beginning with another one; a ratio is taken within a round, and the
-tables give the median and the quartiles. `--clock cpu` counts the time of the processor instead of that on the wall:
-the load of other programs then changes it through shared caches and memory alone. "Kept for backward" is what
-autograd saves for the backward pass, each storage once, without input, parameters and frozen tensors. "Peak" is the
-most that PyTorch hands out at a time during a run beyond what was there before: on a GPU its allocator counts it, on
-a CPU its profiler, in a run that is not timed; what NumPy and the libraries of matrix products take for themselves is
-not in it. The exponent e of a growth fits `cost ~ size ** e`. A target is judged by the median. `--quick` runs small
-sizes, to see that everything works: its times and targets say nothing.
+tables give the median and the quartiles, or one number where a run is so long that there is one round. `--clock cpu`
+counts the time of the processor instead of that on the wall: the load of other programs then changes it through shared
+caches and memory alone. "Kept for backward" is what autograd saves for the backward pass, each storage once, without
+input, parameters and frozen tensors. "Peak" is the most that PyTorch hands out at a time during a run beyond what was
+there before: on a GPU its allocator counts it, on a CPU its profiler, in a run that is not timed; what NumPy and the
+libraries of matrix products take for themselves is not in it. The exponent e of a growth fits `cost ~ size ** e`.
+Targets are aims of this project, and their numbers its own choice; the text of a suite says what they rest on. A
+target is judged by the median. `--quick` runs small sizes, to see that everything works: its times and targets say
+nothing.
 """
 
 
@@ -83,7 +87,9 @@ def mib(size: int | None) -> str:
 
 
 def ratio(spread: Spread) -> str:
-    """Return the median of ratios with its quartiles."""
+    """Return the median of ratios with its quartiles; alone where all ratios are the same, as those of one round."""
+    if spread.low == spread.high:
+        return f'{spread.median:.2f}'
     return f'{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})'
 
 

@@ -42,6 +42,7 @@ One block's attention with LoRA of rank 2 on q, k and v, in the ways that people
   our factors in blocks, which is the same change. It adapts the output projection too, and knows no dropout there: it
   is missing where there is dropout.
 
+The targets, 10 % over the floor and 30 % under dropout, are aims.
 What made the difference: [performance](performance.md).
 """
 
@@ -263,11 +264,11 @@ def growing(shape: Shape, device: torch.device, name: str, sizes: list[int], rou
 
 def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     """Compare the ways on the vision and the text tower of CLIP, and let rank, tokens and batch grow."""
-    for shape, rounds in ((QUICK, 2),) if quick else ((VISION, 21), (TEXT, 41)):
+    for shape, rounds in ((QUICK, 2),) if quick else ((VISION, 7), (TEXT, 11)):
         for dropout in (0.0, 0.25):
             yield training(shape, device, dropout, rounds)
         yield inference(shape, device, rounds)
-    shape, rounds = (QUICK, 2) if quick else (VISION, 9)
+    shape, rounds = (QUICK, 2) if quick else (VISION, 5)
     yield growing(shape, device, 'rank', [1, 2, 4] if quick else [4, 16, 64, 128], rounds)
     yield growing(shape, device, 'tokens', [4, 8, 16] if quick else [50, 100, 197, 394], rounds)
     yield growing(shape, device, 'batch', [1, 2] if quick else [2, 4, 8, 16], rounds)

@@ -26,13 +26,15 @@ from mmlora.episodes import Episode, draw_episode, positions_by_class
 from mmlora.evaluation import mean_and_interval, prototype_accuracy
 from mmlora.models.pretrained import PretrainedWeights
 
-from ..core import Case, Comparison, Growth
+from ..core import Case, Comparison, Growth, Spread, remembered
 from ..targets import Target
 
 ABOUT = """
 Few-shot tests by episodes: each image of the test set encoded once, as `EpisodeTestLoop` does, against the images of
 each episode encoded. Accuracies and intervals must be identical. What can be won is the number of images that episodes
-ask for over the number of images there are: both are counted.
+ask for over the number of images there are: both are counted, and the first is given as a multiple of the second. First
+the test of `configs/lora_recycle/prototypes_vit-micro_glyphs-5way.py` as it is. Its target, ten times as fast, is an
+aim.
 """
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'lora_recycle' / 'prototypes_vit-micro_glyphs-5way.py'
@@ -40,9 +42,7 @@ WEIGHTS = 'mmlora://vit-micro_glyphs'
 ONCE, EACH = 'each image once (ours)', 'the images of each episode'
 ENCODED = 'images encoded'
 CLIP = dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072)
-CLASSES = 80
-"""Of the test set, with 40 images each: what is won is the number of images that 600 episodes ask for over these."""
-CPU_LAYERS = 3
+CPU_LAYERS = 1
 """Of the 12, on a CPU: encoding takes nearly all of the time, whatever the depth."""
 
 
@@ -135,17 +135,20 @@ def side_by_side(
             encoded = counted.images
             return found
 
-        def results() -> dict[str, Tensor]:
-            return {key: torch.tensor(value, dtype=torch.float64) for key, value in run().items()}
+        def results(found: Mapping[str, float]) -> dict[str, Tensor]:
+            return {key: torch.tensor(value, dtype=torch.float64) for key, value in found.items()}
 
-        return Case(name, run, results, facts=lambda: {ENCODED: str(encoded)})
+        def facts(time: Spread) -> dict[str, str]:
+            return {ENCODED: f'{encoded} ({encoded / len(dataset):.1f} times all)'}
+
+        return remembered(name, run, results, facts)
 
     cases = [case(EACH, lambda: by_episode(model, dataset, metrics)), case(ONCE, loop.run)]
     number = sum(own['n_episodes'] for own in metrics)
     settings = ' and '.join(f'{own["n_episodes"]} episodes of {own["n_shot"]} shots' for own in metrics)
     note = f'{settings}, {metrics[0]["n_way"]} ways, {metrics[0]["n_query"]} queries; {len(dataset)} images.'
     return Comparison(title, cases, ONCE, EACH, 0.0, note, 1, warm_up=0, rate=('episodes per second', number),
-                      targets=goals, peaks=False)
+                      targets=goals, peaks=False, long=True)
 
 
 def letters(device: torch.device, quick: bool) -> Comparison:
@@ -154,12 +157,11 @@ def letters(device: torch.device, quick: bool) -> Comparison:
     init_default_scope(cfg.default_scope)
     drawn = DATASETS.build(dict(cfg.test_dataloader.dataset, serialize_data=False))
     labels = drawn.get_gt_labels()
-    some = [place for place, label in enumerate(labels) if label < (5 if quick else CLASSES)]
-    chosen = some[:40] if quick else some
+    chosen = [place for place, label in enumerate(labels) if label < 5][:40] if quick else range(len(labels))
     dataset = Prepared([drawn[place]['inputs'] for place in chosen], [labels[place] for place in chosen])
     model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).to(device)
     PretrainedWeights(WEIGHTS)(model.backbone)
-    metrics = [dict(own, **(dict(n_query=3, n_episodes=2) if quick else {})) for own in cfg.test_evaluator[:1]]
+    metrics = [dict(own, **(dict(n_query=3, n_episodes=2) if quick else {})) for own in cfg.test_evaluator]
     title = f'vit-micro, letters of scripts it has not seen, {len(set(dataset.labels))} classes'
     return side_by_side(title, model, dataset, metrics, [Target(ONCE, EACH, 1 / 10)])
 

@@ -21,7 +21,7 @@ Inference of a batch in which every image has another LoRA, on q, k and v (as on
 of a ViT-B/16 with rank 8: one bank with batched products (`attach_bank`, `route`), against all images on one adapter
 (the floor), peft's `adapter_names=`, which runs a loop over the adapters in each layer, and merging each adapter into
 the weights, one after the other. The batch products of a bank do no more work than one adapter does; what is added is
-that small factors are read for every image.
+that small factors are read for every image. The targets are aims: 5 % over the floor, and no slower than peft.
 """
 
 ONE, OURS, LOOP, MERGED = 'one adapter for all (ours)', 'a bank (ours)', 'peft, adapter_names', 'merged one by one'
@@ -149,7 +149,7 @@ def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     """Compare batches of 8 and 32, and let adapters and ranks grow."""
     model = tower(quick, device)
     for count in (2, 3) if quick else (8, 32):
-        yield side_by_side(model, count, quick, 2 if quick else 7 if count == 8 else 4)
+        yield side_by_side(model, count, quick, 2 if quick else 7 if count == 8 else 3)
     few, rounds = (2, 2) if quick else (8, 3)
     yield growing(model, 'adapters', (1, 2) if quick else (1, 2, 4, 8, 32), few, rounds)
     yield growing(model, 'rank', (1, 2) if quick else (4, 16, 64, 128), few, rounds)

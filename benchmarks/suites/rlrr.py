@@ -45,7 +45,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 def suite(device: torch.device, quick: bool) -> Iterator[Comparison]:
     """Compare the ways on a large and a small layer; the scales are of rank 1."""
     for name, sizes in (QUICK if quick else SHAPES).items():
-        yield side_by_side(name, *sizes, device, 2 if quick else 11)
+        yield side_by_side(name, *sizes, device, 2 if quick else 7)
 
 
 def side_by_side(name: str, tokens: int, inputs: int, outputs: int, device: torch.device, rounds: int) -> Comparison:

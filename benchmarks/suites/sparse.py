@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmlora.adapters import SparseTokens
 
-from ..core import Case, Comparison, Growth, kept_bytes
+from ..core import Case, Comparison, Growth, Spread, kept_bytes
 from ..targets import Target
 from .steps import frozen_tensors, step
 
@@ -25,7 +25,8 @@ ABOUT = """
 A step of meta-training of LoRA-Recycle (support and queries forward, prototypes, backward to the LoRAs) by the part of
 the patches that is left out. The published numbers (CVPR 2025, table 5: 12 layers, 100 images, a GPU) stand beside it:
 3.9 times as fast in 26 % of the memory at 75 %. A quarter of the tokens is a quarter of the work of each layer, and a
-sixteenth of the attention, so that a ratio of 4 and a bit is the floor.
+sixteenth of the attention, so that a ratio of 4 and a bit is the floor. The target is an aim below what is published:
+3.5 on a GPU, and 3.2 with the 3 layers of a CPU.
 """
 
 WAY = 5
@@ -68,7 +69,7 @@ def scores(model: nn.Module, tokens: SparseTokens, images: Tensor, keep: Tensor 
     return -torch.cdist(query, support.reshape(shot, WAY, -1).mean(0)).square()
 
 
-def beside(case: Case, dense: Case, ratio: float) -> dict[str, str]:
+def beside(case: Case, dense: Case, ratio: float, time: Spread) -> dict[str, str]:
     """Return the part of the memory that a case keeps, and what is published of the same ratio."""
     kept = [kept_bytes(one.forward, one.known()) for one in (case, dense)]
     (speed, memory), (full_speed, full_memory) = PUBLISHED[ratio], PUBLISHED[0.0]
@@ -106,7 +107,7 @@ def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     title = f'{WAY}-way {shot}-shot step of a ViT of {layers} layers, {count} images of {size} px, LoRA on q and v'
     note = 'Published: 12 layers, 100 images, a GPU; the memory is that of the whole step.'
     cases = [dense, *map(case, PUBLISHED)]
-    rounds, faster = 2 if quick else 4, 3.5 if device.type == 'cuda' else 3.2
+    rounds, faster = 2 if quick else 3, 3.5 if device.type == 'cuda' else 3.2
     yield Comparison(title, cases, dense.name, dense.name, 1e-4, note, rounds, rate=('steps per second', 1.0),
                      targets=[Target('75% left out', dense.name, 1 / faster)])
     yield growing(model, tokens, quick, device)

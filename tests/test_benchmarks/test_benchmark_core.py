@@ -29,7 +29,8 @@ class TestAgreement:
     @pytest.mark.parametrize('results, message', [
         (dict(y=[1.0, 2.01]), r"'two' differs from 'one' by 5.0e-03, more than 1e-03"),
         (dict(y=[1.0, 2.0, 3.0]), r"'y' of 'two' is \(3,\), expected \(2,\)"),
-        (dict(z=[1.0, 2.0]), "'two' gives no 'y'"),
+        (dict(q=[1.0, 2.0]), r"'two' gives \['q'\], which the reference does not"),
+        (dict(y=[1.0, 2.0], more=[5.0]), r"'two' gives \['more'\], which the reference does not"),
         (dict(y=[1.0, float('nan')]), 'not finite'),
     ])  # fmt: skip
     def test_a_wrong_peer_is_refused_before_anything_is_timed(self, results, message):
@@ -40,7 +41,7 @@ class TestAgreement:
 
     def test_within_the_tolerance_the_difference_is_reported(self):
         rows, _ = core.measure(
-            comparison(case('one', y=[1.0, 2.0]), case('two', y=[1.0, 2.001], more=[5.0]), case('floor')), CPU
+            comparison(case('one', y=[1.0, 2.0]), case('two', y=[1.0, 2.001]), case('floor')), CPU
         )
         assert [row.name for row in rows] == ['one', 'two', 'floor']
         assert rows[0].difference is None and rows[2].difference is None
@@ -50,16 +51,46 @@ class TestAgreement:
 
     def test_rates_and_further_cells_have_columns_of_their_own(self):
         ran = []
-        told = Case('two', lambda: ran.append('two'), facts=lambda: {'images': f'{len(ran)}', 'published': '3.9'})
-        own = dict(rounds=2, warm_up=0, rate=('runs per minute', 60.0), peaks=False)
-        what = comparison(case('one', ran, y=[1.0]), told, **own)
+
+        def facts(time):
+            return {'images': f'{len(ran)}', 'published': f'{time.low <= time.median}'}
+
+        told = Case('two', lambda: ran.append('two'), facts=facts)
+        own = dict(reference=None, rounds=2, warm_up=0, rate=('runs per minute', 60.0), peaks=False)
+        what = comparison(case('one', ran), told, **own)
         rows, _ = core.measure(what, CPU)
         assert ran == ['one', 'two', 'two', 'one']
         rows = [replace(row, time=Spread(4.0, 4.0, 4.0)) for row in rows]
         header, _, *lines = [line.split(' | ') for line in report.comparison(what, rows).splitlines()[2:]]
         cells = [dict(zip(header, line, strict=True)) for line in lines]
         assert [row['runs per minute'] for row in cells] == ['15000', '15000']
-        assert [(row['images'], row['published |']) for row in cells] == [('', ' |'), ('4', '3.9 |')]
+        assert [(row['images'], row['published |']) for row in cells] == [('', ' |'), ('4', 'True |')]
+
+    def test_what_compares_nothing_is_refused(self):
+        one, none = case('one', y=[1.0]), Case('one', lambda: None, dict)
+        missing = Case('two', lambda: None, lambda: {'y': torch.ones(1)})
+        with pytest.raises(DisagreementError, match="the reference that 'two' is compared with gives nothing"):
+            core.check_agreement(comparison(none, case('two', y=[1.0])))
+        with pytest.raises(DisagreementError, match="'y' of the reference is empty"):
+            core.check_agreement(comparison(case('one', y=[]), case('two', y=[])))
+        with pytest.raises(DisagreementError, match="'two' gives no 'z'"):
+            core.check_agreement(comparison(case('one', y=[1.0], z=[1.0]), missing))
+        with pytest.raises(ValueError, match="compares nothing with 'one': its reference must be None"):
+            core.check_agreement(comparison(one, case('floor')))
+        with pytest.raises(ValueError, match=r"has no reference to compare \['one'\] with"):
+            core.check_agreement(comparison(one, case('floor'), reference=None))
+        assert core.check_agreement(comparison(one, absent={'two': 'peft'})) == {}
+        assert core.check_agreement(comparison(case('one'), case('floor'), reference=None)) == {}
+
+    def test_long_runs_are_compared_by_what_they_gave(self):
+        ran = []
+        cases = [core.remembered(name, lambda name=name: ran.append(name) or len(ran),
+                                 lambda found: {'y': torch.tensor(found)}) for name in ('one', 'two')]
+        own = dict(rounds=1, warm_up=0, peaks=False, long=True)
+        rows, _ = core.measure(comparison(*cases, **own, tolerance=2.0), CPU)
+        assert ran == ['one', 'two'] and rows[1].difference == 1.0
+        with pytest.raises(DisagreementError, match="'two' differs from 'one'"):
+            core.measure(comparison(*cases, **own), CPU)
 
     @pytest.mark.parametrize('wrong, message', [
         (dict(reference='none'), "no case 'none'"),
@@ -106,6 +137,7 @@ class TestNumbers:
         assert times.ratio('two', 'one') == Spread(2.0, 2.0, 2.5)
         assert times.spread('one') == Spread(10.0, 5.5, 55.0)
         assert report.ratio(times.ratio('two', 'one')) == '2.00 (2.00 to 2.50)'
+        assert report.ratio(times.ratio('one', 'one')) == '1.00'
 
     def test_spread_of_little(self):
         assert core.spread([3.0]) == Spread(3.0, 3.0, 3.0)

@@ -1,22 +1,25 @@
 """Every suite runs at small sizes, and its ways agree there. No time is asserted."""
 
+import io
 import re
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks.core import Comparison, DisagreementError, check_agreement
-from benchmarks.suites import SUITES, attention, episodes, hub
+from benchmarks.core import Comparison, DisagreementError, Spread, check_agreement
+from benchmarks.suites import SUITES, attention, episodes, generator, hub, last_blocks, start_up, step
 from benchmarks.suites.text import LONGEST, prompts
 
 CPU = torch.device('cpu')
+ONE_MS = Spread(1.0, 1.0, 1.0)
 OTHER_WORK = {
     'attention': {'frozen', 'frozen, nn.MultiheadAttention'},
     'linear': {'frozen', 'fully trained'},
     'data': {'nothing but the transforms'},
-    'generator': {'LayerHyperNet: one LoRA', 'PCARidge: one LoRA', 'a step of fine-tuning, 5 images'},
+    'generator': {*(f'{kind}: one LoRA' for kind in generator.KINDS), 'a step of fine-tuning, 5 images'},
     'mixed': {'one adapter for all (ours)'},
     'rlrr': {'frozen'},
     'step': {'floor', 'full fine-tuning'},
@@ -25,8 +28,18 @@ OTHER_WORK = {
 }
 
 
+def run_here(program: str) -> tuple[float, float]:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(program, {})
+    _, total, kilobytes = out.getvalue().split()
+    return float(total), int(kilobytes) / 1024
+
+
 @pytest.mark.parametrize('name', SUITES)
-def test_a_suite_runs_and_its_ways_agree(name, tmp_path):
+def test_a_suite_runs_and_its_ways_agree(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(start_up, 'start', run_here)  # A process takes seconds to import.
+    monkeypatch.chdir(start_up.ROOT)
     out = tmp_path / 'tables.md'
     assert runner.main(['--suite', name, '--quick', '--out', str(out)]) == 0
     text = out.read_text()
@@ -72,10 +85,12 @@ def test_prompts_end_where_they_should():
 def test_episodes_are_the_same_and_what_is_encoded_is_counted(monkeypatch):
     made = episodes.clip_like(CPU, True)
     check_agreement(made)
-    counted = {case.name: case.facts()[episodes.ENCODED] for case in made.cases}
-    assert counted == {episodes.EACH: str(2 * 5 * 16), episodes.ONCE: str(5 * 20)}
+    counted = {case.name: case.facts(ONE_MS)[episodes.ENCODED] for case in made.cases}
+    assert counted == {episodes.EACH: '160 (1.6 times all)', episodes.ONCE: '100 (1.0 times all)'}
     draw = episodes.draw_episode
     monkeypatch.setattr(episodes, 'draw_episode', lambda *args: draw(*args[:-1], args[-1] + 1))
+    for case in made.cases:
+        case.run()
     with pytest.raises(DisagreementError, match=f"'{re.escape(episodes.ONCE)}' differs"):
         check_agreement(made)
 
@@ -89,7 +104,56 @@ def test_loras_of_another_training_are_found(monkeypatch):
 
 
 def test_memory_stands_beside_the_published_one():
-    rows = [case.facts() for case in next(SUITES['sparse'](CPU, True)).cases]
+    rows = [case.facts(ONE_MS) for case in next(SUITES['sparse'](CPU, True)).cases]
     shares = [int(row['kept, part'].rstrip('%')) for row in rows[1:]]
     assert rows[0] == {} and shares[0] >= 100 and shares == sorted(shares, reverse=True) and shares[-1] < 60
     assert [row['published: ratio'] for row in rows[1:]] == ['1.00', '0.75', '0.48', '0.26']
+
+
+def test_a_fine_tuning_is_extrapolated_from_the_median():
+    assert generator.extrapolated(Spread(2000.0, 1.0, 9e9)) == {'extrapolated': '100 steps: 200 s'}
+
+
+def test_the_floor_of_a_step_has_no_gradient_below_the_first_qkv():
+    model, _ = step.floor(step.source(step.TINY))
+    images, seen = torch.randn(2, 3, 32, 32), []
+    qkv = model.backbone.layers[0].attn.qkv
+    qkv.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
+    logits = model(images)
+    ((below, given),) = seen
+    assert not below.requires_grad and given.is_leaf and given.requires_grad
+    logits.sum().backward()
+    assert given.grad.abs().sum() > 0 and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_epoch_that_encodes_trains_on_the_tokens_it_has_made(monkeypatch):
+    split = last_blocks.split_backbone
+
+    def wrong(backbone):
+        prefix, rest = split(backbone)
+
+        def flipped(images):
+            calls.append(images)
+            return prefix(images) if len(calls) == 1 else prefix(images).flip(-1)
+
+        return flipped, rest
+
+    calls = []
+    monkeypatch.setattr(last_blocks, 'split_backbone', wrong)
+    made = last_blocks.from_tokens(step.source(step.TINY), 2, 1, CPU, 1)
+    with pytest.raises(DisagreementError, match=f"'{last_blocks.FIRST}' differs"):
+        check_agreement(made)
+
+
+def test_a_program_runs_in_a_process_of_its_own():
+    assert start_up.start("print('said')\nprint('found', 1.5, 2048)") == (1.5, 2.0)
+    with pytest.raises(RuntimeError, match='a process that builds a model failed: (.|\\n)*no_such_name'):
+        start_up.start('no_such_name')
+
+
+def test_a_program_that_builds_other_weights_is_found(monkeypatch):
+    monkeypatch.setattr(start_up, 'start', run_here)
+    monkeypatch.chdir(start_up.ROOT)
+    monkeypatch.setitem(start_up.WAYS, start_up.OURS, ('import mmlora', 'dict(vit, in_channels=4)'))
+    with pytest.raises(DisagreementError, match=f"'{start_up.OURS}' differs"):
+        check_agreement(next(start_up.suite(CPU, True)))
