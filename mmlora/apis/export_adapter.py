@@ -9,6 +9,7 @@ from mmengine.config import Config
 from ..engine.adaptation import check_scalings
 from ..engine.adapter_folder import write_run_adapter
 from ..engine.hooks.strict_load_hook import compare_keys
+from ..io.adapter_card import shown_path
 from ..io.checkpoint import load_checkpoint
 from ..io.clip_folder import is_adapter_folder
 from ..io.weights import unwrap
@@ -59,18 +60,10 @@ def export_adapter(
     check_scalings(model, about)
     model.load_state_dict(state, strict=False)  # The keys are compared above; Swin V2 drops buffers that it derives.
     protocol = about.get('protocol')
-    config = _shown(cfg.filename)
+    config = cfg.filename and shown_path(cfg.filename)
     commands = [f'python tools/train.py {config}',
-                f'python tools/export_adapter.py {config} {_shown(checkpoint)} --out {_shown(os.fspath(out))}',
-                f'python tools/test.py {config} {_shown(os.fspath(out))}'] if config else []
+                f'python tools/export_adapter.py {config} {shown_path(checkpoint)} --out {shown_path(os.fspath(out))}',
+                f'python tools/test.py {config} {shown_path(os.fspath(out))}'] if config else []
     classes = (meta.get('dataset_meta') or {}).get('classes')
     return write_run_adapter(out, cfg, model, protocol, result_rows(trained, checkpoint, protocol), classes, library,
                              commands)
-
-
-def _shown(path: str | None) -> str | None:
-    """Return a path from the present folder, or its last part where it lies elsewhere."""
-    if path is None:
-        return None
-    short = os.path.relpath(path)
-    return Path(path).name if short.startswith('..') else short

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..adapters import LoRAWeights, adapter_modules, adapter_tensor_names, find_banks, find_tuning, read_lora
 from ..adapters.lora import LoRALinear
 from ..adapters.sliced import SlicedLoRALinear
-from ..io.adapter_card import adapter_card, of_parts, own_command, rank_rows
+from ..io.adapter_card import adapter_card, of_parts, own_command, rank_rows, shown_path, shown_paths
 from ..io.kind_folder import write_kind_folder
 from ..io.lora_folder import Head, write_lora_folder
 from ..models.backbones.ranks import pretrained_checkpoint
@@ -123,6 +123,7 @@ def write_adapter(
     table = table.to_dict() if table is not None and table.rows else None
     learned = None if lora is not None else learned_names(backbone)
     base = {'name': pretrained_checkpoint(getattr(backbone, 'init_cfg', None)), **record.get('base', {})}
+    base['name'] = base['name'] and shown_path(base['name'])
     record = dict(dict(version=__version__, backbone=type(backbone).__name__), **record)
     digest = base_sha256(backbone) if learned is None else frozen_sha256(backbone, learned)
     record |= dict(base=dict(base, sha256=digest), rank_table=table, commands=record.get('commands') or own_command())
@@ -173,7 +174,7 @@ def write_run_adapter(
     name = pretrained_checkpoint(backbone.get('init_cfg')) or pretrained_checkpoint(
         (backbone.get('backbone') or {}).get('init_cfg')) or cfg.get('load_from')
     record = dict(base=dict(name=name), classes=list(classes or []) or None, normalization=norm,
-                  protocol=dict(protocol or describe_run(cfg)), metrics=list(metrics), commands=list(commands))
+                  protocol=shown_paths(protocol or describe_run(cfg)), metrics=list(metrics), commands=list(commands))
     return write_adapter(folder, model, record, read_head(model), None, library)
 
 

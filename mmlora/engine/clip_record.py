@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..io.adapter_card import own_command
+from ..io.adapter_card import own_command, shown_paths
 from ..io.clip_card import model_card
 from ..io.clip_folder import is_adapter_folder, read_folder, write_folder
 from ..io.clip_peft import Site
@@ -71,7 +71,7 @@ def write_run(
         base=dict(sha256=base_sha256(model), location=location),
         tokenizer=_tokenizer(model, cfg),
         images=describe_images(_pipeline(cfg), model.data_preprocessor),
-        protocol=dict(protocol or describe_run(cfg)),
+        protocol=shown_paths(protocol or describe_run(cfg)),
         metrics={f'val/{row["name"]}' if row['data'] == VALIDATION else f'{row["data"]}: {row["name"]}': row['value']
                  for row in results},
         results=list(results),

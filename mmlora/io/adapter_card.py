@@ -1,6 +1,8 @@
 """The model card of an adapter, made from its record: what is not known is left out, and nothing is to be filled in."""
 
 import json
+import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,8 @@ from typing import Any
 from ..adapters.lora_weights import Pair, by_site
 
 SHOWN = 20
+_PIECE = re.compile(r'''(\s*)((?:[^=,:()\[\]{}'"]|:(?!/[^/]))+)''')
+"""What may be a path in an argument such as ``a=['/b','/c']``, after its white space; a URL stays whole."""
 
 
 def adapter_card(record: Mapping[str, Any], ranks: Mapping[str, str], kind: str, peft: str | None) -> str:
@@ -71,7 +75,7 @@ def complete_card(card: str, record: Mapping[str, Any], ranks: Mapping[str, str]
     """
     lines, base = [], record.get('base') or {}
     if base.get('sha256') and base['sha256'] not in card:
-        name = base.get('name') or base.get('location')
+        name = shown_path(base.get('name') or base.get('location') or '')
         lines += ['## Base weights', '', f'{f"`{name}`, " if name else ""}sha256 `{base["sha256"]}`.', '']
     if '## Ranks' not in card:
         lines += rank_section(ranks)
@@ -81,11 +85,34 @@ def complete_card(card: str, record: Mapping[str, Any], ranks: Mapping[str, str]
 
 
 def own_command() -> list[str]:
-    """Return the command line of this process, if it is a tool of this package."""
+    """Return the command line of this process with short paths, if it is a tool of this package."""
     program = Path(sys.argv[0])
     if program.suffix != '.py' or program.parent.name != 'tools':
         return []
-    return ['python ' + shlex.join([f'tools/{program.name}', *sys.argv[1:]])]
+    given = [_PIECE.sub(lambda piece: piece[1] + shown_path(piece[2]), word) for word in sys.argv[1:]]
+    return ['python ' + shlex.join([f'tools/{program.name}', *given])]
+
+
+def shown_path(text: str) -> str:
+    """Return a path as others may read it: from the present folder, or its last part where it lies elsewhere.
+
+    A folder is given away, and paths tell whose computer it is from. Texts that are no paths, URLs and paths below the
+    present folder stay as they are.
+    """
+    given = text.removeprefix('file://')
+    if not given.startswith(('~', '../')) and not os.path.isabs(given):
+        return text
+    path, here = Path(os.path.abspath(os.path.expanduser(given))), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name or text
+
+
+def shown_paths(value: Any) -> Any:
+    """Return plain data with each text in it as :func:`shown_path` has it."""
+    if isinstance(value, Mapping):
+        return {key: shown_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown_paths(inner) for inner in value]
+    return shown_path(value) if isinstance(value, str) else value
 
 
 def describe_images(data: Mapping[str, Any] | None) -> str | None:
@@ -95,7 +122,7 @@ def describe_images(data: Mapping[str, Any] | None) -> str | None:
     config = data.get('config') if isinstance(data.get('config'), Mapping) else {}
     while isinstance(config.get('dataset'), Mapping):
         config = config['dataset']
-    where = ', '.join(str(x) for x in (data.get('list'), config.get('data_root')) if x)
+    where = ', '.join(shown_path(str(x)) for x in (data.get('list'), config.get('data_root')) if x)
     digest = f' (fingerprint {data["fingerprint"]})' if data.get('fingerprint') else ''
     return f'{data["images"]}{f" of {where}" if where else ""}{digest}'
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .adapter_card import command_section, describe_images, result_section
+from .adapter_card import command_section, describe_images, result_section, shown_path
 from .clip_vision import computed, why_not_elsewhere
 
 SHOWN = 20
@@ -38,7 +38,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
         'dropout in training': None if dropout is None else f'{dropout:g}',
         'templates': ', '.join(map(repr, model['templates'])),
         'logit scale': record.get('logit_scale_value', model['logit_scale']),
-        'base weights': base.get('location'),
+        'base weights': shown_path(base['location']) if base.get('location') else None,
         'sha256 of the base weights': base.get('sha256'),
         'mmlora': record.get('version'),
     }

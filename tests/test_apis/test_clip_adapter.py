@@ -21,6 +21,7 @@ from mmlora.apis.records import sha256_of
 from mmlora.engine.adapter_folder import result_row
 from mmlora.engine.clip_images import describe_images, is_known, published_steps
 from mmlora.engine.clip_record import base_location, why_no_folder, write_run
+from mmlora.io.adapter_card import shown_paths
 from mmlora.io.checkpoint import load_checkpoint
 from mmlora.io.clip_folder import read_folder
 from mmlora.io.clip_lora_file import labels_of, place_layers, read_published_lora
@@ -480,7 +481,8 @@ class TestRun:
         assert accuracies(tmp_path / 'test') == accuracies(run)[-1:]
         card = (run / 'adapter' / 'README.md').read_text()
         assert re.search(r'\| validation \| accuracy/top1 \| [\d.]+ \| [\d.]+ to [\d.]+ \| \d+ \|', card)
-        assert re.search(r'\| training images \| \d+ of .*fingerprint [0-9a-f]{16}', card)
+        assert re.search(r'\| training images \| \d+ of images \(fingerprint [0-9a-f]{16}', card)
+        assert str(run.parent) not in card and '| base weights | base.safetensors |' in card
         assert 'class0, class1, class2.' in card and 'epoch 2 of 2' in card
         assert not (tmp_path / 'test' / 'results.json').exists()
         [entry] = json.loads((tmp_path / 'run' / 'results.json').read_text())['results']
@@ -553,7 +555,7 @@ class TestRun:
         assert all(torch.equal(value, average[name]) for name, value in found.items())
         assert any(not torch.equal(value, last[f'module.{name}']) for name, value in found.items())
         protocol = read_folder(tmp_path / 'run' / 'adapter').record['protocol']
-        assert protocol['averaged'] and protocol == checkpoint['meta']['mmlora']['protocol']
+        assert protocol['averaged'] and protocol == shown_paths(checkpoint['meta']['mmlora']['protocol'])
 
     def test_another_folder_in_the_way_is_named_before_training(self, tmp_path, run):
         cfg = Config.fromfile(run / 'tiny_clip.py')

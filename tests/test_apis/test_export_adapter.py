@@ -36,7 +36,7 @@ def test_a_run_leaves_its_adapter(backbone, images, tmp_path, monkeypatch):
     cfg.model.backbone = {**backbone, **VIT, 'init_cfg': init}
     cfg.model.head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
     cfg.custom_hooks = [dict(type='AdapterFolderHook')]
-    monkeypatch.setattr('sys.argv', ['/elsewhere/tools/train.py', 'my config.py', '--seed', '0'])
+    monkeypatch.setattr('sys.argv', ['/elsewhere/tools/train.py', '/elsewhere/my config.py', '--seed', '0'])
     with tiny.quick_runs():
         train(cfg)
         checkpoint = str(tmp_path / 'run' / 'epoch_1.pth')
@@ -46,7 +46,9 @@ def test_a_run_leaves_its_adapter(backbone, images, tmp_path, monkeypatch):
         out = tmp_path / 'exported'
         assert main([str(tmp_path / 'config.py'), checkpoint, '--out', str(out)]) == 0
     left, told = (json.loads((path / 'mmlora.json').read_text()) for path in (tmp_path / 'run' / 'adapter', out))
-    assert left['files'] == told['files'] and left['base'] == told['base'] == {**told['base'], 'name': str(base)}
+    assert left['files'] == told['files'] and left['base'] == told['base'] == {**told['base'], 'name': 'vit.pth'}
+    assert not any(str(tmp_path.parent) in file.read_text() or str(images.parent) in file.read_text() for path in
+                   (tmp_path / 'run' / 'adapter', out) for file in (path / 'mmlora.json', path / 'README.md'))
     assert told['classes'] == ['class0', 'class1', 'class2'] and told['protocol']['seed'] == 0
     assert told['normalization'] == dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
     ranks = [row['rank'] for row in told['rank_table']['rows']]

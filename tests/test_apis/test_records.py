@@ -232,6 +232,10 @@ def test_data_are_the_same_by_config_or_by_fingerprint():
     assert not same_data(first, dict(config={}, fingerprint='b'))
     assert not same_data(dict(config=1, fingerprint=None), dict(config=2, fingerprint=None))
     assert not same_data(None, first)
+    elsewhere, folder = (dict(config=dict(data_root=root), fingerprint=None) for root in ('/home/me/cats', 'cats'))
+    assert same_data(folder, elsewhere) and same_data(elsewhere, elsewhere)
+    assert not same_data(dict(config=dict(data_root='/home/you/cats'), fingerprint=None), elsewhere)
+    assert not same_data(dict(folder, fingerprint='a'), dict(elsewhere, fingerprint='b'))
     config = dict(type='mmlora.VTAB1k', split='test', pipeline=[dict(type='A')], dataset=dict(type=Listed, pipeline=[]))
     assert plain_data_config(config) == dict(type='VTAB1k', split='test', dataset=dict(type='Listed'))
 
