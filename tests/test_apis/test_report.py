@@ -224,7 +224,8 @@ def test_many_classes_are_shown_by_what_is_confused(tmp_path):
 
 
 @pytest.mark.parametrize('first, second', [
-    (1e308, -1e308), (10**400, 1), (5e-324, 0), (1.0, 1.0000000000000002), (float('inf'), 2)])
+    (1e308, -1e308), (10**400, 1), (5e-324, 0), (1.0, 1.0000000000000002), (float('inf'), 2),
+], ids=['without a span', 'no float', 'denormal', 'close', 'infinite'])
 def test_curves_of_extreme_numbers_are_drawn(tmp_path, first, second):
     rows = [dict(loss=first, iter=1), dict(loss=second, iter=2), dict(loss=1, iter=10**9)]
     write_text(tmp_path / 't' / 'vis_data' / 'scalars.json', '\n'.join(map(json.dumps, rows)))
@@ -256,7 +257,15 @@ class Tested:
         self.metric = metric
 
 
-def test_a_head_may_have_more_outputs_than_classes(tmp_path, images):
+def fail_with(error):
+    """Return a function that raises."""
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_a_head_may_have_more_outputs_than_classes(tmp_path, images, monkeypatch):
     kept = Tested([(0, 3, 0.5), (1, 1, 0.5)]).metric.kept
     assert kept.classes == ['a', 'b', 'output 2', 'output 3'] and kept.predictions == [3, 1]
     sizes = dict(data_preprocessor__num_classes=9, model__head__num_classes=9)
@@ -266,6 +275,11 @@ def test_a_head_may_have_more_outputs_than_classes(tmp_path, images):
         checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
         checkpoint['state_dict']['head.layers.head.bias'][7] = 100
         torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+        monkeypatch.setattr(Predictions, 'write', fail_with(OSError(28, 'No space left on device')))
+        metrics = run_test(cfg, str(tmp_path / 'epoch_1.pth'))
+        [entry] = read_records(tmp_path / 'results.json')
+        assert entry['metrics'] == metrics and 'details' not in entry
+        monkeypatch.undo()
         run_test(cfg, str(tmp_path / 'epoch_1.pth'))
     [entry] = read_records(tmp_path / 'results.json')
     kept = Predictions.read(tmp_path / entry['details']['predictions'])
@@ -308,13 +322,10 @@ ENTRY = dict(
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), ImportError('no client of s3'),
                                    MemoryError()], ids=repr)
 def test_details_that_fail_cost_no_result(tmp_path, monkeypatch, error):
-    def fail(*_):
-        raise error
-
     said, runner = [], Tested([(0, 1, 0.5), (1, 1, 0.5)])
     monkeypatch.setattr(details, 'print_log', lambda text, logger, level: said.append(text))
     write_record(tmp_path, ENTRY)
-    monkeypatch.setattr(Predictions, 'write', fail)
+    monkeypatch.setattr(Predictions, 'write', fail_with(error))
     add_details(tmp_path, runner, ENTRY)
     assert len(said) == 1 and type(error).__name__ in said[0] and str(tmp_path / 'details') in said[0]
     assert [one['metrics'] for one in read_records(tmp_path / 'results.json')] == [ENTRY['metrics']]
@@ -415,7 +426,7 @@ class Prepared(CustomDataset):
         return self.pipeline(super().get_data_info(idx))
 
 
-@pytest.mark.parametrize('size, dark', [((1200, 6500), False), ((400, 2600), True)], ids=['wide', 'narrow and dark'])
+@pytest.mark.parametrize('size, dark', [((1200, 5000), False), ((400, 2600), True)], ids=['wide', 'narrow and dark'])
 def test_the_page_in_a_browser(run, tmp_path, size, dark):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
