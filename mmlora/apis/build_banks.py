@@ -18,7 +18,7 @@ from mmengine.config import Config
 from ..adapters.lora_spec import LoRASpec, lora_tensors
 from ..io.atomic import remove_leftovers
 from ..io.hub import member_name
-from ..io.lora_banks import INDEX, LoRABanks
+from ..io.lora_banks import INDEX, SHARED, LoRABanks
 from ..models.backbones.ranks import pretrained_checkpoint
 from ..progress import note, tidy_terminal, tracked
 from .hub_members import build_frozen, hub_recipe
@@ -163,7 +163,7 @@ def build_banks(
     cfg, plan, bank = settle_banks(cfg, num_tasks, together)
     folder = Path(folder)
     with lock_folder(folder, LOCK):
-        remove_leftovers(folder)
+        remove_leftovers(folder, [INDEX, SHARED])
         groups = banks_to_do(cfg, folder)
         if not groups:
             return BankReport(LoRABanks.open(folder), 0, 0.0)

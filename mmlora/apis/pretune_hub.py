@@ -20,7 +20,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..io.atomic import remove_leftovers
-from ..io.hub import LoRAHub, member_name, member_records, write_index
+from ..io.hub import INDEX, LoRAHub, member_name, member_records, write_index
 from ..progress import progress_line, tidy_terminal
 from .hub_members import train_groups
 from .hub_plan import HubPlan, groups_to_do, hub_identity, settle_hub
@@ -97,7 +97,7 @@ def pretune_hub(
     cfg = settle_hub(cfg, num_loras, together)
     plan, recipe = HubPlan(**cfg.hub), hub_identity(cfg)
     with lock_folder(folder, LOCK):
-        remove_leftovers(folder)
+        remove_leftovers(folder, [INDEX])
         groups = groups_to_do(plan, recipe, folder)
         total = -(-plan.num_loras // plan.together)
         run.say(f'{folder}: {plan.num_loras} LoRAs in {total} groups, {len(groups)} to do')

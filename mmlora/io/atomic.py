@@ -79,7 +79,7 @@ def temporary_of(target: Path) -> Path:
     return target.parent / f'.{stem}.{uuid.uuid4().hex}.tmp'
 
 
-def remove_leftovers(folder: str | os.PathLike, names: Collection[str] = ('*', )) -> None:
+def remove_leftovers(folder: str | os.PathLike, names: Collection[str]) -> None:
     """Remove what processes that were killed in the middle of a write have left in a folder; not in those inside it.
 
     Args:
