@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -98,6 +99,8 @@ def side_by_side(device: torch.device, quick: bool) -> Iterator[Comparison]:
     model, paths, _ = folders(count, quick)
     names, size = [Path(path).name for path in paths], model.img_size[0]
     ways = {name: way for name, way in WAYS.items() if name not in PEERS}
+    if PEFT in ways:
+        import_module('peft')  # Before what is timed.
 
     loaded: dict[str, tuple[nn.Module, Callable[[str], object]]] = {}
 
