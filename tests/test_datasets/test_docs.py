@@ -20,7 +20,7 @@ from mmlora.datasets import COOP_SETS, FGVC_SETS, IMAGENET_SHIFTS, VTAB_SETS
 
 DOCS = (Path(__file__).resolve().parents[2] / 'docs' / 'datasets.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```$', DOCS, re.MULTILINE | re.DOTALL)
-CONFIGS = [text for language, text in BLOCKS if language == 'python']
+CONFIGS = [text for language, text in BLOCKS if language == 'python' and not text.startswith('# part of a config')]
 COMMANDS, RUNS, SHELL = ([line.split() for language, text in BLOCKS if language == own for line in text.splitlines()]
                          for own in ('bash', 'console', 'sh'))
 LOOKS = [command for command in SHELL if command[1] == 'tools/check_data.py']

@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from PIL import Image
 
+from mmlora.adapters.input_dropout import InputDropout
 from mmlora.apis import settle_variables
 from mmlora.engine.clip_images import published_steps
 from mmlora.engine.clip_record import write_run
@@ -141,12 +142,16 @@ def test_the_memory_table_is_calculated_right(text):
         assert float(whole) + float(batch) == pytest.approx(float(together), abs=0.06)
 
 
-def test_what_a_token_keeps_follows_from_the_width():
+@pytest.mark.parametrize('plain, expected', [(True, 0.46), (False, 0.35)])
+def test_what_a_token_keeps_follows_from_the_width(plain, expected):
     """The bytes of the table, from towers of the same width with one and two blocks: ten more are like the second."""
     def saved(count, depth):
         arch = CLIPArch(32, 16, 64, 1, 1, 512, 512, depth, 8, 77, 100)
         torch.manual_seed(0)
         model = LoRACLIPClassifier(arch, tokenizer=dict(type='WordTokenizer', vocabulary=['a'])).train()
+        for module in model.modules():
+            if plain and isinstance(module, InputDropout):  # The operations of a GPU run where a hook looks on, too.
+                module.register_forward_hook(lambda *given: None)
         weights, sizes = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
         def pack(tensor):
@@ -161,4 +166,4 @@ def test_what_a_token_keeps_follows_from_the_width():
         return sum(size for size, _ in sizes.values())
 
     one, two = ((saved(16, depth) - saved(8, depth)) / 8 / 16 for depth in (1, 2))
-    assert (one + 11 * (two - one)) / 2**20 == pytest.approx(0.46, rel=0.05)
+    assert (one + 11 * (two - one)) / 2**20 == pytest.approx(expected, rel=0.02)
