@@ -22,7 +22,8 @@ def base_sha256(backbone: nn.Module) -> str:
     memory: PyTorch's counts of the writes to a tensor know nothing of writes through ``.data``.
     """
     own = adapter_tensor_names(backbone)
-    base = {name: value for name, value in backbone.state_dict().items() if name not in own}
+    state = backbone.state_dict(keep_vars=True)  # Without them a bank of adapters would be copied for nothing.
+    base = {name: value.detach() for name, value in state.items() if name not in own}
     mark = _mark(base)
     known = vars(backbone).get('known_base')
     if known is None or known[0] != mark:
@@ -33,7 +34,7 @@ def base_sha256(backbone: nn.Module) -> str:
 
 def _mark(tensors: Mapping[str, Tensor]) -> tuple:
     """Return what tells tensors from those that they were before any write to them."""
-    return tuple((name, t.dtype, tuple(t.shape), _checksum(t.detach())) for name, t in tensors.items())
+    return tuple((name, t.dtype, tuple(t.shape), _checksum(t)) for name, t in tensors.items())
 
 
 def _checksum(tensor: Tensor) -> int:
