@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ..adapters.lora_spec import LoRASpec
+from ..io.adapter_card import shown_paths
 from ..io.checkpoint import load_checkpoint
 from ..io.lora_folder import Head, write_lora_folder
 from ..io.weights import unwrap
@@ -177,7 +178,8 @@ def generate_lora(
     record = dict(
         version=__version__,
         classes=list(shown.classes),
-        base=dict(sha256=viewer.base_sha256, name=pretrained_checkpoint(viewer.cfg.model.backbone.init_cfg)),
+        base=dict(sha256=viewer.base_sha256, name=shown_paths(pretrained_checkpoint(
+            viewer.cfg.model.backbone.init_cfg))),
         normalization=dict(mean=list(preparation.get('mean') or [0, 0, 0]), std=list(preparation.get('std') or [1] * 3),
                            to_rgb=bool(preparation.get('to_rgb', False))),
         generated=dict(generator=generator.about, checkpoint_sha256=file_digest(checkpoint), seed=seed, select=select,
