@@ -264,7 +264,7 @@ def growing(shape: Shape, device: torch.device, name: str, sizes: list[int], rou
 
 def suite(device: torch.device, quick: bool) -> Iterator[Comparison | Growth]:
     """Compare the ways on the vision and the text tower of CLIP, and let rank, tokens and batch grow."""
-    for shape, rounds in ((QUICK, 2),) if quick else ((VISION, 7), (TEXT, 11)):
+    for shape, rounds in ((QUICK, 2),) if quick else ((VISION, 5), (TEXT, 9)):
         for dropout in (0.0, 0.25):
             yield training(shape, device, dropout, rounds)
         yield inference(shape, device, rounds)
