@@ -52,9 +52,7 @@ class EpisodeScores:
             FileNotFoundError: There is no such file.
             ValueError: It holds something else.
         """
-        content = read_object(Path(path), _REMEDY)
-        if content.get('format') != FORMAT:
-            raise ValueError(f'{path} has format={content.get("format")!r}, where {FORMAT!r} is expected: {_REMEDY}')
+        content = read_object(Path(path), _REMEDY, FORMAT)
         episodes, values = content.get('episodes'), content.get('accuracies')
         if not isinstance(episodes, dict) or not isinstance(values, list) or len(values) != episodes.get('n_episodes'):
             raise ValueError(f'{path} does not hold one accuracy for each of its episodes: {_REMEDY}')

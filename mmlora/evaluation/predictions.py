@@ -125,9 +125,7 @@ class Predictions:
             FileNotFoundError: There is no such file.
             ValueError: It holds something else.
         """
-        content = read_object(Path(path), _REMEDY)
-        if content.get('format') != FORMAT:
-            raise ValueError(f'{path} has format={content.get("format")!r}, where {FORMAT!r} is expected: {_REMEDY}')
+        content = read_object(Path(path), _REMEDY, FORMAT)
         try:
             columns = {name: list(content[name]) for name in ('labels', 'predictions', 'scores', 'classes')}
             errors = tuple(ErrorPicture(**one) for one in content['errors'])

@@ -178,9 +178,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         FileNotFoundError: There is none.
         ValueError: It is of something else.
     """
-    record = read_object(folder / RECORD, DAMAGED)
-    if record.get('format') != FORMAT:
-        raise ValueError(f'{folder / RECORD} has format={record.get("format")!r}, where {FORMAT!r} is expected')
+    record = read_object(folder / RECORD, DAMAGED, FORMAT)
     for name, kind in (('files', dict), ('slices', dict), ('rank', int)):
         if not isinstance(record.get(name), kind):
             raise ValueError(f'{folder / RECORD} has no {name} of the type {kind.__name__}: write the folder anew')
