@@ -66,16 +66,20 @@ def test_nothing_below_the_first_adapted_block_is_kept_or_gets_a_gradient(first)
     (lambda: backbone(2, 0, 0, 0), ValueError, 'block 0 learns'),
     (lambda: backbone(0, 0, 2, 1, frozen=False), ValueError, 'cls_token learns'),
     (lambda: VisionTransformer(**SIZES).requires_grad_(False), ValueError, 'no block of this backbone learns'),
-    (lambda: backbone(0, 2, 2, 2, drop_path_rate=0.1), None, ''),
     (lambda: backbone(0, 0, 2, 2, drop_path_rate=0.1), ValueError, 'draw at random in training'),
     (lambda: backbone(0, 0, 2, 2, layer_cfgs=dict(attn_drop_rate=0.5)), ValueError, r"such as 'layers\.0\.attn'"),
     (lambda: backbone(0, 0, 2, 2, out_indices=[0, 3]), ValueError, r'out_indices \[0\] lie below block 2'),
 ])  # fmt: skip
 def test_what_cannot_be_split(make, error, message):
-    if error is None:
-        return split_backbone(make())
     with pytest.raises(error, match=message):
         split_backbone(make())
+
+
+def test_a_first_block_that_never_drops_is_split_off():
+    model = backbone(0, 2, 2, 2, drop_path_rate=0.1).train()
+    prefix, _ = split_backbone(model)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert model.training and torch.equal(prefix(images), prefix(images))
 
 
 @pytest.mark.parametrize('out_type', ['cls_token', 'featmap'])
