@@ -1,10 +1,13 @@
 """Bytes: what autograd keeps for the backward pass, and the most that a run allocates at a time."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
+
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # The profiler says on the terminal when it starts and stops.
 
 
 def kept_bytes(forward: Callable[[], object], known: Sequence[Tensor] = ()) -> int:
