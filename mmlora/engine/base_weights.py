@@ -9,9 +9,9 @@ from torch import Tensor
 from ..adapters import adapter_tensor_names
 from ..ranks import weights_sha256
 
-TERMS, APART = 63, 1021
-"""How many words are added up, and how far apart they lie: odd, so that equal changes of the highest bit of all do not
-cancel, and a prime, so that rows that change places are added to others."""
+TERMS, APART = 63, (1021, 31)
+"""How many words are added up, and how far apart they lie, first of most and then of what is left: odd, so that equal
+changes of the highest bit of all do not cancel, and primes, so that rows that change places are added to others."""
 
 
 def base_sha256(backbone: nn.Module) -> str:
@@ -45,7 +45,11 @@ def _checksum(tensor: Tensor) -> int:
     """
     flat = tensor.reshape(-1).contiguous()
     data = (flat.clone() if flat.storage_offset() % 8 else flat).view(torch.uint8)  # Views as words must be aligned.
-    size = 8 * TERMS * APART
-    end = data.numel() // size * size
-    sums, rest = data[:end].view(torch.int64).view(-1, TERMS, APART).sum(1), data[end:]
-    return hash((sums.cpu().numpy().tobytes(), rest.cpu().numpy().tobytes()))
+    sums = []
+    for apart in APART:
+        size = 8 * TERMS * apart
+        end = data.numel() // size * size
+        words = data[:end].view(torch.int64).view(-1, TERMS, apart)
+        sums.append(words.sum(1).cpu().numpy().tobytes())
+        data = data[end:]
+    return hash((*sums, data.cpu().numpy().tobytes()))
