@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -81,6 +82,8 @@ def run(tmp_path_factory, images):
         cfg = tiny.tiny_config(images, folder, default_hooks__logger__interval=1, test_evaluator=dict(type='Accuracy'),
                                optim_wrapper__optimizer__lr=1e-9)  # so that the classes stay confused
         train(cfg)
+        # mmengine names the folder of a log by the second it began in, and a run as short as this one ends within it.
+        time.sleep(1.0)
         run_test(cfg, str(folder / 'epoch_1.pth'))
     rows = tuple(RankRow(f'layers.{i}.attn.qkv', 2 + i, 'stable_rank', 2.3, params=64, slice=s)
                  for i in range(2) for s in 'qv')
