@@ -28,14 +28,7 @@ def adapter_card(record: Mapping[str, Any], ranks: Mapping[str, str], kind: str,
     base, run, classes = record['base'], record.get('protocol') or {}, record.get('classes') or []
     norm = record.get('normalization') or {}
     rows = {
-        'method': run.get('method'),
-        'data set': run.get('dataset_name'),
-        'labelled images of a class': run.get('shot'),
-        'split': run.get('split'),
-        'training images': describe_images(run.get('training')),
-        'validation images': describe_images(run.get('validation')),
-        'seed': run.get('seed'),
-        'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
+        **protocol_rows(run),
         'chosen by': run.get('selected_by'),
         'config': run.get('config'),
         'backbone': record.get('backbone'),
@@ -63,6 +56,24 @@ def adapter_card(record: Mapping[str, Any], ranks: Mapping[str, str], kind: str,
               '```', '', f'peft loads it onto {peft} with the same base weights.' if peft else
               'peft does not load it.', '']
     return '\n'.join([*lines, *command_section(record.get('commands'))])
+
+
+def protocol_rows(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows of a card about the training; what is not known is None.
+
+    Args:
+        run: The protocol in the record.
+    """
+    return {
+        'method': run.get('method'),
+        'data set': run.get('dataset_name'),
+        'labelled images of a class': run.get('shot'),
+        'split': run.get('split'),
+        'training images': describe_images(run.get('training')),
+        'validation images': describe_images(run.get('validation')),
+        'seed': run.get('seed'),
+        'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
+    }
 
 
 def complete_card(card: str, record: Mapping[str, Any], ranks: Mapping[str, str]) -> str:

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .adapter_card import command_section, describe_images, result_section, shown_path
+from .adapter_card import SHOWN, command_section, protocol_rows, result_section, shown_path
 from .clip_vision import computed, why_not_elsewhere
-
-SHOWN = 20
 
 
 def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
@@ -21,14 +19,7 @@ def model_card(record: Mapping[str, Any], base_name: str | None = None) -> str:
     dropout = model.get('dropout')
     vision = computed(model.get('vision') or {})
     rows = {
-        'method': run.get('method'),
-        'data set': run.get('dataset_name'),
-        'labelled images of a class': run.get('shot'),
-        'split': run.get('split'),
-        'training images': describe_images(run.get('training')),
-        'validation images': describe_images(run.get('validation')),
-        'seed': run.get('seed'),
-        'checkpoint': '{unit} {step} of {total}'.format(**run) if {'unit', 'step', 'total'} <= set(run) else None,
+        **protocol_rows(run),
         'config': run.get('config'),
         'imported from': record.get('imported_from'),
         'backbone': model.get('backbone') or ', '.join(f'{key} {value}' for key, value in model['arch'].items()),

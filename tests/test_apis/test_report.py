@@ -275,7 +275,7 @@ def test_a_head_may_have_more_outputs_than_classes(tmp_path, images, monkeypatch
     with tiny.quick_runs():
         cfg = tiny.tiny_config(images, tmp_path, train_cfg__max_epochs=1, **sizes)
         train(cfg)
-        checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+        checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
         checkpoint['state_dict']['head.layers.head.bias'][7] = 100
         torch.save(checkpoint, tmp_path / 'epoch_1.pth')
         monkeypatch.setattr(Predictions, 'write', fail_with(OSError(28, 'No space left on device')))
