@@ -92,6 +92,13 @@ def killed_at(number: int, function: Callable[[], object]) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+def silence():
+    """Throw away what this process prints from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
 @contextmanager
 def copied(function: Callable[[], object]) -> Iterator[Callable[[], bool]]:
     """Call a function in a copy of this process, which SIGKILL ends with the block; what it prints is lost.
@@ -102,9 +109,7 @@ def copied(function: Callable[[], object]) -> Iterator[Callable[[], bool]]:
     child = os.fork()
     if not child:
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            silence()
             function()
         finally:
             os._exit(0)

@@ -121,9 +121,7 @@ def _copy(function: Callable[[], object]) -> Iterator[int]:
     child = os.fork()
     if not child:
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            tiny.silence()
             function()
             os._exit(0)
         finally:
